@@ -1,0 +1,78 @@
+// The simulated LUN: memory, virtual time and faults. One SimulatedLun is shared by the devices of any number of nodes,
+// each device being one I_T nexus. Its PR rules are the ones of core/device/reservation_table.h, which the file LUN uses
+// too.
+//
+// Faults it must survive: a power cut loses or keeps each unflushed logical block on its own, or leaves an older unflushed
+// image of it; a node's path is cut (requests end with kTransport, executed or not); a CAW runs and its reply is lost; a
+// write stays in the target's backend past PREEMPT AND ABORT and lands later unless a LUN reset ended it.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/base/random.h"
+#include "core/device/device.h"
+#include "core/runtime/executor.h"
+
+namespace cawfs {
+
+struct SimulatedLunOptions {
+  std::uint64_t size_bytes = 64 << 20;
+  std::uint32_t logical_block = 4096;
+  bool volatile_cache = true;
+  Duration latency_min = std::chrono::microseconds(50);
+  Duration latency_max = std::chrono::microseconds(200);
+};
+
+// What a hook sees before a request is executed.
+struct SimulatedRequest {
+  enum class Kind : std::uint8_t { kRead, kWrite, kFlush, kUnmap, kZero, kCaw, kReservation, kReset };
+  Kind kind;
+  std::string node;
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+};
+
+enum class SimulatedFate : std::uint8_t {
+  kRun,
+  kLoseRequest,   // not executed; kTransport
+  kLoseReply,     // executed; kTransport
+  kMediumError,   // not executed; kMedium
+  kThinFull,      // not executed; kThinFull
+  kNeverReturn,   // not executed, never answered: the node is about to be killed
+};
+
+class SimulatedLun {
+ public:
+  SimulatedLun(const Clock& clock, Random& random, SimulatedLunOptions options);
+  ~SimulatedLun();
+
+  // A new I_T nexus named `node`, its completions posted on `executor`.
+  std::unique_ptr<BlockDevice> connect(Executor& executor, std::string node);
+
+  // Asked about each request when it is about to run.
+  void set_hook(std::function<SimulatedFate(const SimulatedRequest&)> hook);
+
+  // The target's power fails: what is in flight is lost, unflushed blocks are lost, kept or left at an older unflushed
+  // image, each by itself. Registrations made with APTPL stay. Nexuses see 29/00 afterwards.
+  void power_cut();
+  // From now on requests of `node` end with kTransport after their latency, until healed.
+  void cut_path(const std::string& node);
+  void heal_path(const std::string& node);
+
+  // Requests that have been executed, by kind; for counting and for cutting "at the n-th write".
+  std::uint64_t executed(SimulatedRequest::Kind kind) const;
+
+  // Direct access for tests that corrupt or inspect.
+  void peek(std::uint64_t offset, std::span<std::byte> out) const;
+  void poke(std::uint64_t offset, std::span<const std::byte> data);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cawfs
