@@ -20,9 +20,9 @@ enum class ErrorClass : std::uint8_t {
 
 enum class Errc : std::uint8_t {
   // Devices (design §4). kTransport: the outcome is unknown.
-  kMiscompare,           // COMPARE AND WRITE found other bytes
-  kReservationConflict,  // not yet "I was fenced": see design §4 rule 8
-  kUnitAttentionReset,   // 29/xx: power on, reset or nexus loss
+  kMiscompare,                 // COMPARE AND WRITE found other bytes
+  kReservationConflict,        // not yet "I was fenced": see design §4 rule 8
+  kUnitAttentionReset,         // 29/xx: power on, reset or nexus loss
   kUnitAttentionReservations,  // 2A/03-05: reservations or registrations preempted or released
   kUnitAttentionOther,         // any other unit attention
   kMedium,

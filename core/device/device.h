@@ -2,14 +2,18 @@
 // reservations (PR) and a LUN reset. SCSI terms are those of SBC-4 and SPC-4. docs/design.md, "Block devices", has the
 // rules that callers follow; the ones that a device itself keeps stand here.
 //
-// - Any number of requests may be in flight; they complete in any order. Requests that overlap are the caller's to order.
-// - Offsets and lengths are bytes and multiples of the logical block; another one is Errc::kBounds, as is one past the end.
+// - Any number of requests may be in flight; they complete in any order. Requests that overlap are the caller's to
+// order.
+// - Offsets and lengths are bytes and multiples of the logical block; another one is Errc::kBounds, as is one past the
+// end.
 // - Buffers belong to the request from its start until its task has ended; no request can be cancelled.
 //   Any alignment is accepted, alignment to 4096 bytes avoids a copy.
-// - A write is durable once a later flush() has succeeded, or at once with Durability::kFua. A device without a volatile
+// - A write is durable once a later flush() has succeeded, or at once with Durability::kFua. A device without a
+// volatile
 //   cache (facts().volatile_cache false) makes every completed write durable, and flush() costs nothing.
 // - kTransport (outcome unknown) is never retried by a device: the caller settles it (design §4 rules 2 and 5).
-// - A unit attention is returned once, to one request, which was not executed; then the device carries on. Requests that
+// - A unit attention is returned once, to one request, which was not executed; then the device carries on. Requests
+// that
 //   were in flight at a reset end with kUnitAttentionReset or kTransport and count as of unknown outcome.
 // - One logical block is written wholly or not at all; a larger write may be torn between logical blocks.
 #pragma once
@@ -32,13 +36,13 @@ struct DeviceFacts {
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block = 512;  // 512 or 4096
   bool volatile_cache = false;
-  bool fua = false;         // kFua reaches the medium; without it the device flushes after the write itself
+  bool fua = false;  // kFua reaches the medium; without it the device flushes after the write itself
   bool compare_and_write = false;
   bool reservations = false;
   bool write_protected = false;
-  std::uint64_t unmap_granularity = 0;  // bytes; 0: no unmap
+  std::uint64_t unmap_granularity = 0;   // bytes; 0: no unmap
   std::uint64_t max_transfer = 1 << 20;  // bytes of one read or write; longer ones are split inside
-  std::string identity;                 // serial number or WWID, for messages
+  std::string identity;                  // serial number or WWID, for messages
   // What other nodes need in order to evict this node's session (iSCSI, RFC 7143); empty where there are no sessions.
   std::string initiator_name;
   std::uint64_t isid = 0;  // 48 bits

@@ -1,4 +1,5 @@
-// Opens the block device that a SOURCE names: `iscsi://host[:port]/iqn/lun`, a regular file (the file LUN), or a SCSI disk.
+// Opens the block device that a SOURCE names: `iscsi://host[:port]/iqn/lun`, a regular file (the file LUN), or a SCSI
+// disk.
 #pragma once
 
 #include <memory>
@@ -19,6 +20,7 @@ struct OpenOptions {
   std::uint32_t timeout_ms = 10'000;  // of a command
 };
 
-Task<Result<std::unique_ptr<BlockDevice>>> open_device(Reactor& reactor, Log& log, std::string source, OpenOptions options);
+Task<Result<std::unique_ptr<BlockDevice>>> open_device(Reactor& reactor, Log& log, std::string source,
+                                                       OpenOptions options);
 
 }  // namespace cawfs

@@ -1,10 +1,10 @@
 // The simulated LUN: memory, virtual time and faults. One SimulatedLun is shared by the devices of any number of nodes,
-// each device being one I_T nexus. Its PR rules are the ones of core/device/reservation_table.h, which the file LUN uses
-// too.
+// each device being one I_T nexus. Its PR rules are the ones of core/device/reservation_table.h, which the file LUN
+// uses too.
 //
-// Faults it must survive: a power cut loses or keeps each unflushed logical block on its own, or leaves an older unflushed
-// image of it; a node's path is cut (requests end with kTransport, executed or not); a CAW runs and its reply is lost; a
-// write stays in the target's backend past PREEMPT AND ABORT and lands later unless a LUN reset ended it.
+// Faults it must survive: a power cut loses or keeps each unflushed logical block on its own, or leaves an older
+// unflushed image of it; a node's path is cut (requests end with kTransport, executed or not); a CAW runs and its reply
+// is lost; a write stays in the target's backend past PREEMPT AND ABORT and lands later unless a LUN reset ended it.
 #pragma once
 
 #include <functional>
@@ -38,11 +38,11 @@ struct SimulatedRequest {
 
 enum class SimulatedFate : std::uint8_t {
   kRun,
-  kLoseRequest,   // not executed; kTransport
-  kLoseReply,     // executed; kTransport
-  kMediumError,   // not executed; kMedium
-  kThinFull,      // not executed; kThinFull
-  kNeverReturn,   // not executed, never answered: the node is about to be killed
+  kLoseRequest,  // not executed; kTransport
+  kLoseReply,    // executed; kTransport
+  kMediumError,  // not executed; kMedium
+  kThinFull,     // not executed; kThinFull
+  kNeverReturn,  // not executed, never answered: the node is about to be killed
 };
 
 class SimulatedLun {

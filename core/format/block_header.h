@@ -46,8 +46,8 @@ struct BlockHeader {
 };
 static_assert(sizeof(BlockHeader) == 32);
 
-// What every block that is changed by COMPARE AND WRITE starts with (lock blocks, slot records). The crc covers the first
-// 512 bytes with the crc field taken as zero, seeded with the block's byte address and the fs_id (8 bytes each,
+// What every block that is changed by COMPARE AND WRITE starts with (lock blocks, slot records). The crc covers the
+// first 512 bytes with the crc field taken as zero, seeded with the block's byte address and the fs_id (8 bytes each,
 // little-endian), which the header lacks.
 struct CawHeader {
   le32 magic;

@@ -1,5 +1,5 @@
-// On-disk structures of the cluster: slot records, heartbeats, mailboxes and lock blocks. Each takes the first 512 bytes
-// of a logical block; the rest of a 4096-byte one is zero.
+// On-disk structures of the cluster: slot records, heartbeats, mailboxes and lock blocks. Each takes the first 512
+// bytes of a logical block; the rest of a 4096-byte one is zero.
 #pragma once
 
 #include <array>
@@ -45,9 +45,9 @@ inline constexpr std::uint8_t kEntryFreeze = 3;
 
 enum class SlotState : std::uint8_t { kFree = 0, kClean = 1, kWantsJournal = 2, kActive = 3, kRecovering = 4 };
 
-inline constexpr std::uint8_t kSlotLocal = 1;   // mounted -o local
-inline constexpr std::uint8_t kSlotFsck = 2;    // taken by fsck
-inline constexpr std::uint8_t kSlotFenced = 4;  // RECOVERING: the fence has ended
+inline constexpr std::uint8_t kSlotLocal = 1;      // mounted -o local
+inline constexpr std::uint8_t kSlotFsck = 2;       // taken by fsck
+inline constexpr std::uint8_t kSlotFenced = 4;     // RECOVERING: the fence has ended
 inline constexpr std::uint8_t kSlotTentative = 8;  // the journal extents are not settled yet
 
 inline constexpr std::size_t kInitiatorNameBytes = 144;  // longer names are refused at join
@@ -67,7 +67,7 @@ struct SlotRecord {
   le32 incarnation;
   std::array<std::uint8_t, 16> node_uuid;  // of the host
   std::array<std::uint8_t, 16> boot_id;
-  std::array<char, 32> host_name;                       // padded with zeros
+  std::array<char, 32> host_name;                        // padded with zeros
   std::array<char, kInitiatorNameBytes> initiator_name;  // padded with zeros; empty where there are no sessions
   le64 isid;
   le64 pr_key;

@@ -46,11 +46,13 @@ static_assert(sizeof(Superblock) == kBlockSize);
 
 // A group: [header][lock block][bitmap blocks ...][blocks ...]. The last one may be shorter than group_blocks.
 inline constexpr std::uint64_t kBitsPerBitmapBlock = (kBlockSize - sizeof(BlockHeader)) * 8;
-inline constexpr std::uint32_t kBitmapUninit = 0x80000000;  // in a summary: the bitmap block was never written; all free
-inline constexpr std::size_t kTreeRootInGroup = 480;         // bytes of the chunk index's root area
+inline constexpr std::uint32_t kBitmapUninit =
+    0x80000000;                                       // in a summary: the bitmap block was never written; all free
+inline constexpr std::size_t kTreeRootInGroup = 480;  // bytes of the chunk index's root area
 inline constexpr std::size_t kMaxBitmapBlocks = 880;
 
-// The root of a B+tree, embedded in an inode or a group header: this, then `area` bytes of packed records, as in a node.
+// The root of a B+tree, embedded in an inode or a group header: this, then `area` bytes of packed records, as in a
+// node.
 struct TreeRoot {
   le16 level;  // 0: records; else children
   le16 count;  // records
@@ -77,15 +79,15 @@ static_assert(sizeof(GroupHeader) == kBlockSize);
 
 struct Bitmap {
   BlockHeader header;
-  // Bit n (byte n / 8, bit n % 8) is block (index * kBitsPerBitmapBlock + n) of the group; 1: in use. Bits past the group's
-  // end are 1.
+  // Bit n (byte n / 8, bit n % 8) is block (index * kBitsPerBitmapBlock + n) of the group; 1: in use. Bits past the
+  // group's end are 1.
   std::array<std::uint8_t, kBlockSize - sizeof(BlockHeader)> bits;
 };
 static_assert(sizeof(Bitmap) == kBlockSize);
 
-// A record of a B+tree, in nodes and roots alike, packed from the front, in ascending order of keys: this, then `length`
-// bytes of payload. In a node of level > 0 the payload is an le64, the child's block, and the key is not above the child's
-// lowest (the first record's key is 0). Bytes after the last record are zero.
+// A record of a B+tree, in nodes and roots alike, packed from the front, in ascending order of keys: this, then
+// `length` bytes of payload. In a node of level > 0 the payload is an le64, the child's block, and the key is not above
+// the child's lowest (the first record's key is 0). Bytes after the last record are zero.
 struct TreeRecord {
   le64 key;
   le16 length;
@@ -125,9 +127,9 @@ inline constexpr std::size_t kNameMax = 255;
 inline constexpr std::size_t kInodeContent = 3840;
 
 enum class InodeContent : std::uint8_t {
-  kNone = 0,     // devices, pipes, sockets
-  kInline = 1,   // `size` bytes of file data or symlink target in the content area
-  kTree = 2,     // TreeRoot, then its records: extents, directory or orphans
+  kNone = 0,    // devices, pipes, sockets
+  kInline = 1,  // `size` bytes of file data or symlink target in the content area
+  kTree = 2,    // TreeRoot, then its records: extents, directory or orphans
 };
 
 inline constexpr std::uint32_t kInodeSystem = 1;  // not reachable from the root

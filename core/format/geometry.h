@@ -1,5 +1,5 @@
-// Where things stand on the device, from a superblock that has been verified: so no later code computes addresses of its
-// own, and none of these can point outside the file system.
+// Where things stand on the device, from a superblock that has been verified: so no later code computes addresses of
+// its own, and none of these can point outside the file system.
 #pragma once
 
 #include <array>

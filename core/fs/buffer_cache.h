@@ -1,6 +1,6 @@
-// Metadata blocks in memory. A buffer is read and verified once, changed only inside a transaction, written in place only
-// by the transaction log, and forgotten when the lock that covers it goes. Whoever changes or trusts a buffer holds that
-// lock. One thread; a BufferRef pins its buffer.
+// Metadata blocks in memory. A buffer is read and verified once, changed only inside a transaction, written in place
+// only by the transaction log, and forgotten when the lock that covers it goes. Whoever changes or trusts a buffer
+// holds that lock. One thread; a BufferRef pins its buffer.
 #pragma once
 
 #include <boost/intrusive/list.hpp>
@@ -48,8 +48,8 @@ class Buffer : public boost::intrusive::list_base_hook<> {
     return *reinterpret_cast<const T*>(data_.data());
   }
 
-  // The log's: which lock it was last changed under, the transaction that changed it and has not committed, and the last
-  // committed one whose image is not in place yet.
+  // The log's: which lock it was last changed under, the transaction that changed it and has not committed, and the
+  // last committed one whose image is not in place yet.
   LockTag tag;
   TxId running;
   TxId committed;
@@ -81,13 +81,14 @@ class BufferCache {
   Task<Result<BufferRef>> read(BlockNo block, format::BlockType type, LockName lock);
   // The cached buffer or null; never waits.
   BufferRef find(BlockNo block);
-  // A new, zeroed buffer with its BlockHeader filled in, for a block just allocated; an older buffer of it must not be dirty
-  // and is forgotten.
+  // A new, zeroed buffer with its BlockHeader filled in, for a block just allocated; an older buffer of it must not be
+  // dirty and is forgotten.
   BufferRef make(BlockNo block, format::BlockType type, LockName lock);
 
   // Forgets the clean buffers read or made under `lock`. Asserts that none is dirty or pinned.
   void forget(LockName lock);
-  // Forgets one block that was freed (its record is revoked by the caller); it may be dirty, and then is not written any more.
+  // Forgets one block that was freed (its record is revoked by the caller); it may be dirty, and then is not written
+  // any more.
   void forget(BlockNo block);
 
   const Geometry& geometry() const;

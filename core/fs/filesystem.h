@@ -1,5 +1,5 @@
-// The file system's operations, as mount/ calls them. Each takes the locks it needs, is atomic towards every node, and has
-// the errors of POSIX.1-2017 for the system call it serves (permissions are the kernel's, which mounts with
+// The file system's operations, as mount/ calls them. Each takes the locks it needs, is atomic towards every node, and
+// has the errors of POSIX.1-2017 for the system call it serves (permissions are the kernel's, which mounts with
 // default_permissions). Names are 1..255 bytes without '/' and NUL; "." and ".." are not looked up here.
 //
 // Durability: nothing before sync(), sync_all() or unmount, but in order of transactions.
@@ -67,8 +67,8 @@ struct NewInode {
 struct DirectoryEntry {
   std::string name;
   InodeNo inode;
-  std::uint32_t type = 0;      // S_IFMT bits
-  std::uint64_t cookie = 0;    // pass it to readdir to go on after this entry
+  std::uint32_t type = 0;    // S_IFMT bits
+  std::uint64_t cookie = 0;  // pass it to readdir to go on after this entry
 };
 
 struct SpaceInfo {
@@ -155,8 +155,8 @@ class FileSystem {
   // bits if `kill_suid_sgid`.
   Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data, bool append,
                                     bool direct, bool kill_suid_sgid);
-  // Everything of the inode that has been acknowledged is durable when this returns; with `data_only` all that is needed
-  // to read the data back. Reports a write-back error once to each open.
+  // Everything of the inode that has been acknowledged is durable when this returns; with `data_only` all that is
+  // needed to read the data back. Reports a write-back error once to each open.
   Task<Result<>> sync(InodeNo inode, bool data_only);
   Task<Result<>> sync_all();
 

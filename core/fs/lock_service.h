@@ -1,13 +1,13 @@
 // Cluster locks as the file system sees them. disklock/ implements this over on-disk lock blocks; LocalLockService
 // (core/fs/local_locks.h) implements it for `-o local` and tests.
 //
-// A *hold* is one user's use of a lock. The node keeps the lock, cached, after the last hold has gone, until another node
-// wants it; then it asks the client (the file system) to settle what the lock covers and gives the lock up. Holding
-// nothing, the client must forget what it cached under the lock.
+// A *hold* is one user's use of a lock. The node keeps the lock, cached, after the last hold has gone, until another
+// node wants it; then it asks the client (the file system) to settle what the lock covers and gives the lock up.
+// Holding nothing, the client must forget what it cached under the lock.
 //
-// Order (design §6.2 rule 5): global entries by number, then inodes by address, then groups by number. acquire() may wait for
-// another node, so the caller must hold nothing that orders after `name`, and have no transaction open. try_acquire()
-// never waits and may be called in any order.
+// Order (design §6.2 rule 5): global entries by number, then inodes by address, then groups by number. acquire() may
+// wait for another node, so the caller must hold nothing that orders after `name`, and have no transaction open.
+// try_acquire() never waits and may be called in any order.
 #pragma once
 
 #include <chrono>
@@ -34,18 +34,24 @@ struct LockName {
 };
 
 // An inode number whose block is the first of its chunk is the chunk's lock block and no inode.
-inline bool is_inode_number(InodeNo inode) { return inode.value % format::kChunkBlocks != 0; }
+inline bool is_inode_number(InodeNo inode) {
+  return inode.value % format::kChunkBlocks != 0;
+}
 inline LockName lock_of(InodeNo inode) {
   const std::uint64_t index = inode.value % format::kChunkBlocks;
   return {BlockNo{inode.value - index}, static_cast<std::uint8_t>(index - 1)};
 }
-inline LockName lock_of(const Geometry& geometry, GroupNo group) { return {geometry.group_lock(group), 0}; }
-inline LockName global_lock(const Geometry& geometry, std::uint8_t entry) { return {geometry.global_lock, entry}; }
+inline LockName lock_of(const Geometry& geometry, GroupNo group) {
+  return {geometry.group_lock(group), 0};
+}
+inline LockName global_lock(const Geometry& geometry, std::uint8_t entry) {
+  return {geometry.global_lock, entry};
+}
 
 enum class LockMode : std::uint8_t { kNone, kShared, kDeferred, kExclusive };
 
-// How users of this node share the lock among themselves: kShared users run together (they order themselves, or only read),
-// an kExclusive one alone. Under LockMode::kExclusive both make sense.
+// How users of this node share the lock among themselves: kShared users run together (they order themselves, or only
+// read), an kExclusive one alone. Under LockMode::kExclusive both make sense.
 enum class LocalUse : std::uint8_t { kShared, kExclusive };
 
 class LockService;
@@ -97,8 +103,8 @@ class LockClient {
   virtual Task<void> invalidate(LockName name, LockMode from, LockMode to) = 0;
 
   // Second step, no user is left and none comes: commit and write in place, durably, everything under the lock; then
-  // forget whatever `to` does not cover. Waits for no lock of another node. An error means that it is not in place: the lock
-  // is kept and the node withdraws.
+  // forget whatever `to` does not cover. Waits for no lock of another node. An error means that it is not in place: the
+  // lock is kept and the node withdraws.
   virtual Task<Result<>> settle(LockName name, LockMode from, LockMode to) = 0;
 
   // Is the inode of this entry open here? Asked when the lock is let go, for the entry's openers.
@@ -112,14 +118,15 @@ class LockService {
   virtual NodeId self() const = 0;
   virtual void set_client(LockClient* client) = 0;
 
-  // Takes the lock in `mode` or a stronger one, waiting as long as it takes. Errors: kFenced, kStopping, and those of the
-  // device (after which the lock is not held by this caller). Waits while the self-lease has lapsed.
+  // Takes the lock in `mode` or a stronger one, waiting as long as it takes. Errors: kFenced, kStopping, and those of
+  // the device (after which the lock is not held by this caller). Waits while the self-lease has lapsed.
   virtual Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use) = 0;
   // Only if it is held already in a sufficient mode, nobody waits to use it here and it is not being given up.
   virtual std::optional<LockHold> try_acquire(LockName name, LockMode mode, LocalUse use) = 0;
 
-  // Makes the lock block of a new inode chunk, all its entries held EX by this node, durable when this returns. The caller
-  // holds the chunk's group EX and the chunk is not live yet. `inodes`: how many of the 15 exist as entries (all).
+  // Makes the lock block of a new inode chunk, all its entries held EX by this node, durable when this returns. The
+  // caller holds the chunk's group EX and the chunk is not live yet. `inodes`: how many of the 15 exist as entries
+  // (all).
   virtual Task<Result<>> adopt_chunk(BlockNo lock_block) = 0;
 
   // Does another node wait for it? A long operation lets go between steps then.

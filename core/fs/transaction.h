@@ -6,7 +6,8 @@
 // handle; data written with Durability::kCached is announced with data_written(), and the next commit flushes before it
 // commits.
 //
-// While a handle is open its owner waits for no lock, no other handle and no commit; reading a metadata block is allowed.
+// While a handle is open its owner waits for no lock, no other handle and no commit; reading a metadata block is
+// allowed.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +43,8 @@ class TxHandle {
   std::uint32_t credits() const { return credits_; }
   // To be called before the buffer's first change in this transaction. `hold`: the EX hold of the lock that covers it.
   void change(Buffer& buffer, const LockHold& hold);
-  // The metadata blocks are freed: replay skips every record of them up to this transaction. Their buffers are forgotten.
+  // The metadata blocks are freed: replay skips every record of them up to this transaction. Their buffers are
+  // forgotten.
   void revoke(BlockRange blocks);
   // Calls `done` once this transaction has committed (never, if the node dies or withdraws before). Freed blocks become
   // reusable here.

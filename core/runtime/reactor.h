@@ -1,5 +1,5 @@
-// The event loop of a host: one thread, one io_uring, one Executor. Files, sockets and timers are all requests on the ring.
-// Work that the kernel can block on goes to helper threads.
+// The event loop of a host: one thread, one io_uring, one Executor. Files, sockets and timers are all requests on the
+// ring. Work that the kernel can block on goes to helper threads.
 #pragma once
 
 #include <sys/uio.h>
@@ -36,7 +36,8 @@ class Reactor {
   virtual Task<int> write(int fd, std::span<const std::byte> data, std::int64_t offset) = 0;
   virtual Task<int> writev(int fd, std::span<const iovec> data, std::int64_t offset) = 0;
   virtual Task<int> fdatasync(int fd) = 0;
-  // Waits for `events` (poll(2)) and returns those that came. cancel_poll() ends all polls of the descriptor with -ECANCELED.
+  // Waits for `events` (poll(2)) and returns those that came. cancel_poll() ends all polls of the descriptor with
+  // -ECANCELED.
   virtual Task<int> poll(int fd, std::uint32_t events) = 0;
   virtual void cancel_poll(int fd) = 0;
 

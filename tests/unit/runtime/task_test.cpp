@@ -64,7 +64,7 @@ TEST_F(TaskTest, TimersFireInOrderOfTimeThenSequence) {
 }
 
 Task<void> hold(SharedMutex& mutex, bool exclusive, Executor& executor, int id, std::vector<int>& log) {
-  auto guard = exclusive ? SharedMutex::Guard() : SharedMutex::Guard();
+  SharedMutex::Guard guard;
   if (exclusive) {
     guard = co_await mutex.lock();
   } else {
@@ -157,7 +157,8 @@ TEST_F(TaskTest, StopCutsASleepShort) {
 }
 
 TEST_F(TaskTest, KilledExecutorRunsNothing) {
-  // The frames of a crashed node are kept, never run: a graveyard that outlives the test keeps them reachable.
+  // The frames of a crashed node are kept, never run: a graveyard that outlives the test keeps them
+  // reachable.
   static std::vector<std::unique_ptr<TaskGroup>> graveyard;
   static std::vector<int> order;
   static auto& dying_loop = *new VirtualLoop;
