@@ -32,6 +32,7 @@ class Reactor {
   virtual Executor& executor() = 0;
 
   // As read(2), write(2) and so on: what the system call would return, or -errno. `offset` -1: the file's own position.
+  // On an O_NONBLOCK descriptor they may wait all the same.
   virtual Task<int> read(int fd, std::span<std::byte> out, std::int64_t offset) = 0;
   virtual Task<int> write(int fd, std::span<const std::byte> data, std::int64_t offset) = 0;
   virtual Task<int> writev(int fd, std::span<const iovec> data, std::int64_t offset) = 0;
