@@ -1,0 +1,154 @@
+#include "disklock/caw.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "core/base/checksum.h"
+
+namespace cawfs {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// How long a checksum mismatch may be a read that met a write.
+constexpr Duration kReadAgainFor = 1s;
+constexpr Duration kReadAgainEvery = 20ms;
+constexpr Duration kSettleEvery = 50ms;
+
+std::uint32_t caw_crc(std::span<const std::byte> block, std::uint64_t offset, std::uint64_t fs_id) {
+  struct Seed {
+    format::le64 offset;
+    format::le64 fs_id;
+  } seed;
+  seed.offset = offset;
+  seed.fs_id = fs_id;
+  std::array<std::byte, format::kClusterBlockBytes> copy;
+  std::memcpy(copy.data(), block.data(), copy.size());
+  constexpr std::size_t kCrcAt = offsetof(format::CawHeader, crc);
+  std::memset(copy.data() + kCrcAt, 0, sizeof(format::le32));
+  return crc32c(copy, crc32c(std::as_bytes(std::span(&seed, 1))));
+}
+
+// Errors after which the block's state is simply not known yet, and asking again may tell.
+bool is_passing(Errc code) {
+  switch (code) {
+    case Errc::kTransport:
+    case Errc::kUnitAttentionReset:
+    case Errc::kUnitAttentionReservations:
+    case Errc::kUnitAttentionOther:
+    case Errc::kReservationConflict:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+CawImage CawImage::clone() const {
+  CawImage copy(offset_, buffer_.size());
+  std::memcpy(copy.buffer_.data(), buffer_.data(), buffer_.size());
+  return copy;
+}
+
+Result<> verify_caw(std::span<const std::byte> logical_block, std::uint32_t magic, std::uint64_t offset,
+                    std::uint64_t fs_id) {
+  const auto& header = *reinterpret_cast<const format::CawHeader*>(logical_block.data());
+  if (header.magic.value() != magic) return fail(Errc::kBadMagic, "block changed by CAW", offset);
+  if (header.crc.value() != caw_crc(logical_block, offset, fs_id)) {
+    return fail(Errc::kBadChecksum, "block changed by CAW", offset);
+  }
+  return {};
+}
+
+void seal_caw(std::span<std::byte> logical_block, std::uint64_t offset, std::uint64_t fs_id) {
+  auto& header = *reinterpret_cast<format::CawHeader*>(logical_block.data());
+  header.crc = caw_crc(logical_block, offset, fs_id);
+}
+
+Task<Result<CawImage>> CawEditor::read(std::uint64_t offset, std::uint32_t magic) {
+  const Time give_up = executor_.now() + kReadAgainFor;
+  CawImage image(offset, device_.facts().logical_block);
+  while (true) {
+    Result<> done = co_await device_.read(offset, image.bytes());
+    if (!done) co_return fail(done.error());
+    const Result<> verified = verify_caw(image.bytes(), magic, offset, fs_id_);
+    if (verified) co_return image;
+    if (executor_.now() >= give_up) co_return fail(verified.error());
+    co_await executor_.sleep(kReadAgainEvery);
+  }
+}
+
+Task<Result<CawResult>> CawEditor::write(CawImage base, CawImage next) {
+  CAWFS_ASSERT(base.offset() == next.offset());
+  format::CawHeader& header = next.header();
+  header.magic = base.header().magic.value();
+  header.sequence = base.sequence() + 1;
+  header.writer_slot = writer_.slot.value;
+  header.writer_incarnation = writer_.incarnation.value;
+  header.nonce = random_.next();
+  seal_caw(next.bytes(), next.offset(), fs_id_);
+
+  Result<> done = co_await device_.compare_and_write(base.offset(), base.bytes(), next.bytes());
+  if (done) co_return CawResult{CawOutcome::kRan, std::move(next)};
+  if (done.error() != Errc::kMiscompare && !is_passing(done.error().code)) co_return fail(done.error());
+  const Time give_up = patience_ == kForever ? Time{Duration::max()} : executor_.now() + patience_;
+  Result<CawResult> settled = co_await settle(std::move(base), std::move(next), give_up);
+  co_return settled;
+}
+
+Task<Result<CawResult>> CawEditor::settle(CawImage base, CawImage next, Time give_up) {
+  Error last{Errc::kTransport, "COMPARE AND WRITE", base.offset()};
+  for (bool first = true;; first = false) {
+    if (!first) co_await executor_.sleep(kSettleEvery);
+    if (executor_.now() >= give_up) co_return fail(last);
+
+    Result<CawImage> fresh = co_await read(base.offset(), base.header().magic.value());
+    if (!fresh) {
+      last = fresh.error();
+      if (is_passing(last.code)) continue;
+      co_return fail(last);
+    }
+    if (fresh->nonce() == next.nonce() && fresh->sequence() == next.sequence()) {
+      Result<> durable = co_await make_durable(NodeId{});
+      if (durable) co_return CawResult{CawOutcome::kRan, std::move(next)};
+      last = durable.error();
+      if (is_passing(last.code)) continue;
+      co_return fail(last);
+    }
+    if (!std::ranges::equal(fresh->bytes(), base.bytes())) {
+      co_return CawResult{CawOutcome::kOthersChanged, std::move(*fresh)};
+    }
+    Result<> again = co_await device_.compare_and_write(base.offset(), base.bytes(), next.bytes());
+    if (again) co_return CawResult{CawOutcome::kRan, std::move(next)};
+    last = again.error();
+    if (last.code != Errc::kMiscompare && !is_passing(last.code)) co_return fail(last);
+  }
+}
+
+Task<Result<CawResult>> CawEditor::edit(std::uint64_t offset, std::uint32_t magic, Change change) {
+  Result<CawImage> base = co_await read(offset, magic);
+  if (!base) co_return fail(base.error());
+  while (true) {
+    CawImage next = base->clone();
+    const Result<Plan> plan = change(next);
+    if (!plan) co_return fail(plan.error());
+    if (*plan == Plan::kLeave) co_return CawResult{CawOutcome::kOthersChanged, std::move(*base)};
+    Result<CawResult> written = co_await write(std::move(*base), std::move(next));
+    if (!written) co_return fail(written.error());
+    if (written->outcome == CawOutcome::kRan) co_return written;
+    *base = std::move(written->image);
+  }
+}
+
+Task<Result<>> CawEditor::make_durable(NodeId writer_of_image) {
+  if (!device_.facts().volatile_cache) co_return Result<>{};
+  if (writer_of_image == writer_ && writer_.incarnation.value != 0) co_return Result<>{};
+  Result<> flushed = co_await device_.flush();
+  co_return flushed;
+}
+
+}  // namespace cawfs

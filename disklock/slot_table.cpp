@@ -1,0 +1,122 @@
+#include "disklock/slot_table.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/base/checksum.h"
+
+namespace cawfs {
+
+namespace {
+
+constexpr std::uint8_t kSlotFlags =
+    format::kSlotLocal | format::kSlotFsck | format::kSlotFenced | format::kSlotTentative;
+
+std::uint32_t heartbeat_crc(std::span<const std::byte> block, std::uint64_t offset, std::uint64_t fs_id) {
+  struct Seed {
+    format::le64 offset;
+    format::le64 fs_id;
+  } seed;
+  seed.offset = offset;
+  seed.fs_id = fs_id;
+  format::Heartbeat copy;
+  std::memcpy(&copy, block.data(), sizeof copy);
+  copy.crc = 0;
+  return crc32c(std::as_bytes(std::span(&copy, 1)), crc32c(std::as_bytes(std::span(&seed, 1))));
+}
+
+}  // namespace
+
+Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record) {
+  const auto bad = [slot] { return fail(Errc::kBadValue, "slot record", slot.value); };
+  if (record.state > static_cast<std::uint8_t>(format::SlotState::kRecovering)) return bad();
+  if ((record.flags & ~kSlotFlags) != 0) return bad();
+  SlotView view;
+  view.slot = slot;
+  view.state = static_cast<format::SlotState>(record.state);
+  view.flags = record.flags;
+  view.incarnation = Incarnation{record.incarnation.value()};
+  view.key = PrKey{record.pr_key.value()};
+  view.host_name = field_text(record.host_name);
+  view.initiator_name = field_text(record.initiator_name);
+  view.isid = record.isid.value();
+  view.recoverer = {SlotNo{record.recoverer_slot.value()}, Incarnation{record.recoverer_incarnation.value()}};
+  view.recoverer_key = PrKey{record.recoverer_key.value()};
+  view.record = &record;
+  if (view.in_use() && view.incarnation.value == 0) return bad();
+  if (view.state == format::SlotState::kRecovering) {
+    if (view.recoverer.slot.value >= kSlots || view.recoverer.incarnation.value == 0) return bad();
+  } else if (view.fenced()) {
+    return bad();
+  }
+  return view;
+}
+
+SlotTable::SlotTable(BlockDevice& device, CawEditor& editor, const Geometry& geometry)
+    : device_(device), editor_(editor), geometry_(geometry), incoming_(std::size_t{geometry.slots} * kBlockSize) {}
+
+const SlotView* SlotTable::view(SlotNo slot) const {
+  return views_[slot.value] ? &*views_[slot.value] : nullptr;
+}
+
+Task<Result<>> SlotTable::read() {
+  Result<> done = co_await device_.read(geometry_.node_table.offset_bytes(), incoming_.bytes());
+  if (!done) co_return done;
+
+  std::uint64_t in_use = 0;
+  for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
+    const SlotNo slot{i};
+    const auto bytes = incoming_.bytes().subspan(std::size_t{i} * kBlockSize, geometry_.logical_block);
+    const std::uint64_t offset = geometry_.slot_record_offset(slot);
+    if (verify_caw(bytes, format::kSlotMagic, offset, geometry_.fs_id)) {
+      std::memcpy(&records_[i], bytes.data(), sizeof(format::SlotRecord));
+    } else {
+      Result<CawImage> again = co_await editor_.read(offset, format::kSlotMagic);
+      if (!again && error_class(again.error().code) != ErrorClass::kCorrupt) co_return fail(again.error());
+      if (!again) {
+        views_[i].reset();
+        in_use |= std::uint64_t{1} << i;
+        continue;
+      }
+      records_[i] = again->as<format::SlotRecord>();
+    }
+    const Result<SlotView> view = view_slot(slot, records_[i]);
+    views_[i].reset();
+    if (view) views_[i] = *view;
+    if (!view || view->in_use()) in_use |= std::uint64_t{1} << i;
+  }
+  in_use_ = in_use;
+  co_return Result<>{};
+}
+
+HeartbeatTable::HeartbeatTable(BlockDevice& device, const Geometry& geometry)
+    : device_(device), geometry_(geometry), buffer_(std::size_t{geometry.slots} * kBlockSize) {}
+
+Task<Result<>> HeartbeatTable::read() {
+  Result<> done = co_await device_.read(geometry_.heartbeats.offset_bytes(), buffer_.bytes());
+  co_return done;
+}
+
+HeartbeatValue HeartbeatTable::value(SlotNo slot) const {
+  const auto& beat = *reinterpret_cast<const format::Heartbeat*>(buffer_.data() + std::size_t{slot.value} * kBlockSize);
+  return {beat.counter.value(), beat.incarnation.value(), beat.crc.value()};
+}
+
+Result<format::Heartbeat> HeartbeatTable::heartbeat(SlotNo slot) const {
+  const auto bytes = buffer_.bytes().subspan(std::size_t{slot.value} * kBlockSize, format::kClusterBlockBytes);
+  format::Heartbeat beat;
+  std::memcpy(&beat, bytes.data(), sizeof beat);
+  if (beat.magic.value() != format::kHeartbeatMagic) return fail(Errc::kBadMagic, "heartbeat", slot.value);
+  if (beat.crc.value() != heartbeat_crc(bytes, geometry_.heartbeat_offset(slot), geometry_.fs_id)) {
+    return fail(Errc::kBadChecksum, "heartbeat", slot.value);
+  }
+  return beat;
+}
+
+void seal_heartbeat(std::span<std::byte> logical_block, std::uint64_t offset, std::uint64_t fs_id) {
+  auto& beat = *reinterpret_cast<format::Heartbeat*>(logical_block.data());
+  beat.magic = format::kHeartbeatMagic;
+  beat.crc = heartbeat_crc(logical_block, offset, fs_id);
+}
+
+}  // namespace cawfs

@@ -1,0 +1,108 @@
+// The node table (64 slot records) and the heartbeats, each read at once. What they say is checked here, once.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "core/base/error.h"
+#include "core/base/types.h"
+#include "core/device/device.h"
+#include "core/device/io_buffer.h"
+#include "core/format/cluster_format.h"
+#include "core/format/geometry.h"
+#include "core/runtime/task.h"
+#include "disklock/caw.h"
+
+namespace cawfs {
+
+// A slot record with its numbers decoded and checked.
+struct SlotView {
+  SlotNo slot;
+  format::SlotState state = format::SlotState::kFree;
+  std::uint8_t flags = 0;
+  Incarnation incarnation;
+  PrKey key;
+  std::string_view host_name;       // into the record
+  std::string_view initiator_name;  // into the record
+  std::uint64_t isid = 0;
+  NodeId recoverer;  // RECOVERING only
+  PrKey recoverer_key;
+  const format::SlotRecord* record = nullptr;
+
+  NodeId node() const { return {slot, incarnation}; }
+  bool in_use() const { return state == format::SlotState::kActive || state == format::SlotState::kRecovering; }
+  bool fenced() const { return (flags & format::kSlotFenced) != 0; }
+  // Is (slot, incarnation) still a node, alive or not yet recovered (design §6.2 rule 2)?
+  bool stands_for(NodeId node) const { return in_use() && node.slot == slot && node.incarnation == incarnation; }
+};
+
+// kBadValue where a field cannot be. The record must outlive the view.
+Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record);
+
+// A text field padded with zeros.
+template <std::size_t N>
+std::string_view field_text(const std::array<char, N>& field) {
+  const std::string_view all(field.data(), N);
+  return all.substr(0, all.find('\0'));
+}
+template <std::size_t N>
+void set_field_text(std::array<char, N>& field, std::string_view text) {
+  field.fill('\0');
+  text.copy(field.data(), N);
+}
+
+// What a heartbeat block says, good or bad: two reads with equal values saw no heartbeat in between.
+struct HeartbeatValue {
+  std::uint64_t counter = 0;
+  std::uint32_t incarnation = 0;
+  std::uint32_t crc = 0;
+  friend bool operator==(const HeartbeatValue&, const HeartbeatValue&) = default;
+};
+
+// The slots' records as of one read. Records that do not verify have no view; read() has then read them again for a
+// second.
+class SlotTable {
+ public:
+  // `device` etc. outlive the table. Memory is allocated here, once.
+  SlotTable(BlockDevice& device, CawEditor& editor, const Geometry& geometry);
+
+  // Reads all records. On an error the views are unchanged. One read at a time.
+  Task<Result<>> read();
+
+  std::uint32_t slots() const { return geometry_.slots; }
+  // Null where the record is corrupt, or nothing was read yet. Valid until the next read() ends.
+  const SlotView* view(SlotNo slot) const;
+  // Bits of the slots that are ACTIVE or RECOVERING; a corrupt record's slot counts as in use.
+  std::uint64_t in_use() const { return in_use_; }
+
+ private:
+  BlockDevice& device_;
+  CawEditor& editor_;
+  Geometry geometry_;
+  IoBuffer incoming_;
+  std::array<format::SlotRecord, kSlots> records_{};
+  std::array<std::optional<SlotView>, kSlots> views_;
+  std::uint64_t in_use_ = 0;
+};
+
+// All heartbeats in one read.
+class HeartbeatTable {
+ public:
+  HeartbeatTable(BlockDevice& device, const Geometry& geometry);
+  Task<Result<>> read();
+  HeartbeatValue value(SlotNo slot) const;
+  // The block as it was read, verified; kBadMagic, kBadChecksum.
+  Result<format::Heartbeat> heartbeat(SlotNo slot) const;
+
+ private:
+  BlockDevice& device_;
+  Geometry geometry_;
+  IoBuffer buffer_;
+};
+
+// Fills in magic and checksum.
+void seal_heartbeat(std::span<std::byte> logical_block, std::uint64_t offset, std::uint64_t fs_id);
+
+}  // namespace cawfs
