@@ -5,12 +5,14 @@
 // Faults it must survive: a power cut loses or keeps each unflushed logical block on its own, or leaves an older
 // unflushed image of it; a node's path is cut (requests end with kTransport, executed or not); a CAW runs and its reply
 // is lost; a write stays in the target's backend past PREEMPT AND ABORT and lands later unless a LUN reset ended it.
+//
+// A request is checked (path, unit attention, reservation, bounds) when it is accepted, lands at a random moment of its
+// latency, and is answered at the end of it. What has been accepted lands also if its node has been killed meanwhile. A
+// write's buffer must stay as it is until it is answered (asserted).
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "core/base/random.h"
@@ -25,6 +27,19 @@ struct SimulatedLunOptions {
   bool volatile_cache = true;
   Duration latency_min = std::chrono::microseconds(50);
   Duration latency_max = std::chrono::microseconds(200);
+
+  bool write_protected = false;      // writes and CAW end with kReadOnly
+  bool compare_and_write = true;     // false: kUnsupported
+  bool reservations = true;          // false: every PR action is kUnsupported
+  bool persist_reservations = true;  // false: the target refuses APTPL with kUnsupported
+  bool all_registrants = true;       // false: type 7 is kUnsupported
+  bool sessions = false;             // nexus names are initiator names, and evict() works
+
+  // One request in so many (0: none) stays in the target's backend for up to stall_max before it lands.
+  std::uint32_t stall_one_in = 0;
+  Duration stall_max = std::chrono::seconds(5);
+  // A command that PREEMPT AND ABORT finds in the backend is aborted, or lands up to so much later, at random.
+  Duration straggler_max = std::chrono::seconds(3);
 };
 
 // What a hook sees before a request is executed.
@@ -45,21 +60,27 @@ enum class SimulatedFate : std::uint8_t {
   kNeverReturn,  // not executed, never answered: the node is about to be killed
 };
 
+class SimulatedTarget;
+
 class SimulatedLun {
  public:
   SimulatedLun(const Clock& clock, Random& random, SimulatedLunOptions options);
   ~SimulatedLun();
+  SimulatedLun(const SimulatedLun&) = delete;
 
-  // A new I_T nexus named `node`, its completions posted on `executor`.
+  // An I_T nexus named `node`, its completions posted on `executor`. A name that has been used before is the same
+  // nexus, with its registration, logged in again: what the old session still had in flight is ended first. The LUN
+  // outlives the device.
   std::unique_ptr<BlockDevice> connect(Executor& executor, std::string node);
 
-  // Asked about each request when it is about to run.
+  // Asked about each request when it is about to run; it may call everything here.
   void set_hook(std::function<SimulatedFate(const SimulatedRequest&)> hook);
 
-  // The target's power fails: what is in flight is lost, unflushed blocks are lost, kept or left at an older unflushed
-  // image, each by itself. Registrations made with APTPL stay. Nexuses see 29/00 afterwards.
+  // The target's power fails: each block in flight is lost or not, unflushed blocks are lost, kept or left at an older
+  // unflushed image, each by itself. Registrations made with APTPL stay. Nexuses see 29/00 afterwards.
   void power_cut();
-  // From now on requests of `node` end with kTransport after their latency, until healed.
+  // From now on requests of `node` end with kTransport after their latency, until healed. What is in flight has reached
+  // the target or not, at random, and is answered with kTransport.
   void cut_path(const std::string& node);
   void heal_path(const std::string& node);
 
@@ -71,8 +92,7 @@ class SimulatedLun {
   void poke(std::uint64_t offset, std::span<const std::byte> data);
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<SimulatedTarget> target_;
 };
 
 }  // namespace cawfs
