@@ -25,7 +25,8 @@ namespace cawfs::format {
 
 inline constexpr std::uint32_t kJournalHeaderCopies = 2;
 inline constexpr std::uint32_t kMinJournalBlocks = 64;        // with the header copies
-inline constexpr std::uint32_t kMaxJournalBlocks = 1u << 18;  // 1 GiB
+inline constexpr std::uint32_t kMaxJournalBlocks = 1u << 16;  // 256 MiB: replay holds it in memory
+inline constexpr std::uint32_t kMaxRecordBlocks = 1024;
 
 struct JournalHeader {
   BlockHeader header;  // kJournalHeader

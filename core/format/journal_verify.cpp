@@ -170,8 +170,8 @@ Result<JournalRecordInfo> verify_journal_record_start(std::span<const std::byte>
   const std::uint64_t length = record.length_bytes.value();
   const std::uint64_t fixed = sizeof(JournalRecord) + std::uint64_t{record.entry_count.value()} * sizeof(JournalEntry) +
                               std::uint64_t{record.revoke_count.value()} * sizeof(JournalRevoke);
-  if (blocks == 0 || blocks > ring_blocks || record.ring_block.value() >= ring_blocks || fixed > length ||
-      (length + kBlockSize - 1) / kBlockSize != blocks || record.sequence.value() == 0 ||
+  if (blocks == 0 || blocks > ring_blocks || blocks > kMaxRecordBlocks || record.ring_block.value() >= ring_blocks ||
+      fixed > length || (length + kBlockSize - 1) / kBlockSize != blocks || record.sequence.value() == 0 ||
       record.durable_sequence.value() >= record.sequence.value() || (record.flags.value() & ~kRecordLocal) != 0 ||
       record.reserved0.value() != 0 || !all_zero(record.reserved1)) {
     return fail(Errc::kBadValue, kRecordName, address.value);

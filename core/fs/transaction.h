@@ -89,6 +89,8 @@ class TransactionLog {
   virtual void revoke(TxId id, BlockRange blocks) = 0;
   virtual void on_commit(TxId id, std::function<void()> done) = 0;
   virtual void end(TxId id) = 0;
+  // The handle's credits come back with it, so that a log need not keep them reserved until the whole transaction ends.
+  virtual void end_handle(TxId id, std::uint32_t /*credits*/) { end(id); }
 };
 
 inline void TxHandle::change(Buffer& buffer, const LockHold& hold) {
@@ -101,7 +103,7 @@ inline void TxHandle::on_commit(std::function<void()> done) {
   log_->on_commit(id_, std::move(done));
 }
 inline void TxHandle::end() {
-  if (log_) std::exchange(log_, nullptr)->end(id_);
+  if (log_) std::exchange(log_, nullptr)->end_handle(id_, credits_);
 }
 
 }  // namespace cawfs
