@@ -24,7 +24,7 @@ BANNED = [
     (r"\b(system_clock|steady_clock|high_resolution_clock)\b", r"(core|disklock|journal)/", "the Clock handed in"),
     (r"\b(clock_gettime|gettimeofday|time)\(", r"(core|disklock|journal)/(?!runtime/)", "the Clock handed in"),
     (r"\b(s?rand|random_device)\b\s*[({]", r"(core|disklock|journal)/", "the Random handed in"),
-    (r"\b(u|nano)?sleep(_for|_until)?\(", r"(disklock|journal|core)/(?!runtime/)", "executor.sleep() or StopSource"),
+    (r"(?<![.>\w])(u|nano)?sleep(_for|_until)?\(", r"(disklock|journal|core)/(?!runtime/)", "executor.sleep() or StopSource"),
     (r"std::(thread|jthread|mutex|condition_variable|async)\b", r"(core|disklock|journal)/(?!runtime/)",
      "a task; Reactor::run_blocking for what blocks"),
     (r"\b(goto|GTEST_SKIP|DISABLED_\w+)\b", r"", "a test that runs, code without goto"),

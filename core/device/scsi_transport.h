@@ -1,0 +1,58 @@
+// What carries SCSI commands to one logical unit: iSCSI here, SG_IO and CAM by the same interface. ScsiDevice
+// (core/device/scsi_device.h) knows the commands, a transport knows none.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "core/base/error.h"
+#include "core/runtime/task.h"
+
+namespace cawfs {
+
+enum class ScsiDirection : std::uint8_t { kNone, kIn, kOut };
+
+struct ScsiCommand {
+  std::array<std::uint8_t, 16> cdb{};
+  std::size_t cdb_length = 16;
+  ScsiDirection direction = ScsiDirection::kNone;
+  std::span<iovec> data;  // the caller's until the command has ended
+};
+
+// SAM-5 5.3 and SPC-4 4.5.
+struct ScsiStatus {
+  std::uint8_t status = 0;
+  std::uint8_t sense_key = 0;
+  std::uint16_t sense_code = 0;  // ASC << 8 | ASCQ
+  std::size_t residual = 0;      // bytes of data-in that were asked for and did not come
+};
+
+inline constexpr std::uint8_t kScsiGood = 0x00;
+inline constexpr std::uint8_t kScsiCheckCondition = 0x02;
+inline constexpr std::uint8_t kScsiBusy = 0x08;
+inline constexpr std::uint8_t kScsiReservationConflict = 0x18;
+inline constexpr std::uint8_t kScsiTaskSetFull = 0x28;
+
+class ScsiTransport {
+ public:
+  virtual ~ScsiTransport() = default;
+
+  // kTransport: no status came, the outcome is unknown. A command is never sent twice.
+  virtual Task<Result<ScsiStatus>> execute(ScsiCommand& command) = 0;
+  virtual Task<Result<>> reset_lun() = 0;
+  virtual Task<Result<>> evict(std::string initiator_name, std::uint64_t isid) = 0;
+  virtual Task<void> close() = 0;
+
+  virtual std::string initiator_name() const = 0;
+  virtual std::uint64_t isid() const = 0;
+};
+
+// What a status means; success for GOOD.
+Result<> scsi_result(const ScsiStatus& status);
+
+}  // namespace cawfs
