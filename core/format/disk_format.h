@@ -123,12 +123,14 @@ struct DirectoryPayload {
 };
 static_assert(sizeof(DirectoryPayload) == 9);
 
+// Record of an orphan tree: the key is the inode's number, there is no payload.
+
 inline constexpr std::size_t kNameMax = 255;
 inline constexpr std::size_t kInodeContent = 3840;
 
 enum class InodeContent : std::uint8_t {
   kNone = 0,    // devices, pipes, sockets
-  kInline = 1,  // `size` bytes of file data or symlink target in the content area
+  kInline = 1,  // `size` bytes of file data or symlink target in the content area, then zeros
   kTree = 2,    // TreeRoot, then its records: extents, directory or orphans
 };
 
@@ -137,7 +139,7 @@ inline constexpr std::uint32_t kInodeOrphan = 2;  // in its slot's orphan tree
 
 struct Inode {
   BlockHeader header;
-  le32 mode;   // as st_mode; 0: free
+  le32 mode;   // as st_mode; 0: free, and only `generation` means anything
   le32 nlink;  // directories: 2 + sub-directories
   le32 uid;
   le32 gid;

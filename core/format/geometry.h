@@ -7,6 +7,7 @@
 
 #include "core/base/checksum.h"
 #include "core/base/types.h"
+#include "core/format/disk_format.h"
 
 namespace cawfs {
 
@@ -40,14 +41,27 @@ struct Geometry {
     const std::uint64_t left = block_count - group_start(group).value;
     return left < group_blocks ? left : group_blocks;
   }
+  std::uint32_t bitmap_blocks(GroupNo group) const {
+    return static_cast<std::uint32_t>((blocks_in_group(group) + format::kBitsPerBitmapBlock - 1) /
+                                      format::kBitsPerBitmapBlock);
+  }
   BlockNo group_header(GroupNo group) const { return group_start(group); }
   BlockNo group_lock(GroupNo group) const { return group_start(group) + 1; }
   BlockNo group_bitmap(GroupNo group, std::uint32_t index) const { return group_start(group) + 2 + index; }
+  // The first block after the group's own ones.
+  BlockNo group_data(GroupNo group) const { return group_bitmap(group, bitmap_blocks(group)); }
   // Of any block at or after first_group.
   GroupNo group_of(BlockNo block) const {
     return GroupNo{static_cast<std::uint32_t>((block.value - first_group.value) / group_blocks)};
   }
   bool in_groups(BlockNo block) const { return block >= first_group && block.value < block_count; }
+  // Could all of it belong to an inode: inside one group, none of the group's own blocks among it?
+  bool allocatable(BlockRange range) const {
+    if (range.count == 0 || !in_groups(range.start) || range.count > block_count - range.start.value) return false;
+    const GroupNo group = group_of(range.start);
+    const std::uint64_t end = group_start(group).value + blocks_in_group(group);
+    return range.start >= group_data(group) && range.count <= end - range.start.value;
+  }
 };
 
 }  // namespace cawfs
