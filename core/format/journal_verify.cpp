@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "core/base/assert.h"
-#include "core/base/checksum.h"
+#include "core/format/checksums.h"
 #include "core/format/disk_format.h"
 
 namespace cawfs::format {
@@ -13,15 +13,6 @@ namespace {
 
 constexpr const char* kHeaderName = "journal header";
 constexpr const char* kRecordName = "journal record";
-
-// The crc of `bytes`, which start with a BlockHeader, with its crc field taken as zero.
-std::uint32_t block_crc(std::span<const std::byte> bytes) {
-  constexpr std::size_t kCrcAt = offsetof(BlockHeader, crc);
-  constexpr std::array<std::byte, sizeof(le32)> kZero{};
-  std::uint32_t crc = crc32c(bytes.first(kCrcAt));
-  crc = crc32c(kZero, crc);
-  return crc32c(bytes.subspan(kCrcAt + sizeof(le32)), crc);
-}
 
 bool all_zero(std::span<const std::uint8_t> bytes) {
   return std::ranges::all_of(bytes, [](std::uint8_t byte) { return byte == 0; });

@@ -24,8 +24,8 @@ std::uint32_t ring_blocks(std::span<const BlockRange> extents);
 // What is written to a header copy. `writes` decides which copy: number `writes % kJournalHeaderCopies`, at block
 // extents[0].start + that.
 struct JournalHeaderInfo {
-  SlotNo slot;
-  Incarnation incarnation;
+  SlotNo slot = {};
+  Incarnation incarnation = {};
   std::uint64_t writes = 0;
   std::uint64_t tail_sequence = 1;
   std::uint32_t tail = 0;
