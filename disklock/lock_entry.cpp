@@ -92,8 +92,8 @@ void leave_shared(LockEntry& entry, SlotNo slot, std::uint64_t waiting) {
   if (entry.sharers == 0) pass_to_waiter(entry, waiting);
 }
 
-AcquirePlan plan_acquire_shared_entry(LockEntry entry, NodeId self, LockMode held, LockMode wanted,
-                                      const SlotLives& lives) {
+AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
+  const auto& [self, held, wanted, handover] = request;
   AcquirePlan plan;
   const std::uint64_t mine = slot_bit(self.slot);
   const std::uint64_t others = entry.sharers & ~mine;
@@ -101,6 +101,10 @@ AcquirePlan plan_acquire_shared_entry(LockEntry entry, NodeId self, LockMode hel
   const bool by_me = waited_for && entry.owner == self;
   plan.after = entry;
 
+  if (handover && held == LockMode::kNone && (entry.sharers & mine) && entry.mode == wanted) {
+    plan.step = AcquirePlan::Step::kHeld;
+    return plan;
+  }
   if (waited_for && !by_me) {
     // It is the waiter's turn; once granted it knows of this want, and if it does not wait any more it takes itself
     // out. A bit of mine that I do not hold would keep it waiting for ever.
@@ -260,7 +264,8 @@ SlotNo next_slot(SlotNo self, std::uint64_t slots) {
   return SlotNo{static_cast<std::uint16_t>((start + distance) % static_cast<int>(kSlots))};
 }
 
-AcquirePlan plan_acquire(const LockEntry& entry, NodeId self, LockMode held, LockMode wanted, const SlotLives& lives) {
+AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
+  const auto& [self, held, wanted, handover] = request;
   CAWFS_ASSERT(wanted != LockMode::kNone && held != wanted && held != LockMode::kExclusive);
   AcquirePlan plan{.after = entry};
   if (held != LockMode::kNone && !holds(entry, self, held, entry.generation)) {
@@ -283,7 +288,7 @@ AcquirePlan plan_acquire(const LockEntry& entry, NodeId self, LockMode held, Loc
     grant(plan.after, self, wanted, waiting);
     plan.step = AcquirePlan::Step::kGrant;
   } else {
-    plan = plan_acquire_shared_entry(now, self, held, wanted, lives);
+    plan = plan_acquire_shared_entry(now, request, lives);
     // Nothing but the dead has changed: leave that to whoever is granted next.
     if (plan.step == AcquirePlan::Step::kWait) plan.after = entry;
   }

@@ -88,8 +88,15 @@ struct AcquirePlan {
   std::uint64_t doubt = 0;
 };
 
-// `self` wants `wanted` (not kNone) and holds `held`, a weaker mode, or nothing.
-AcquirePlan plan_acquire(const LockEntry& entry, NodeId self, LockMode held, LockMode wanted, const SlotLives& lives);
+struct AcquireRequest {
+  NodeId self{};
+  LockMode held = LockMode::kNone;    // weaker than `wanted`
+  LockMode wanted = LockMode::kNone;  // not kNone
+  // An earlier image, read by this incarnation, did not have this node as a sharer: so a bit that stands there now is a
+  // handover's. Else it may be left from an earlier node of the slot, and a clearing of it may be under way.
+  bool handover = false;
+};
+AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives);
 
 struct ReleaseRequest {
   NodeId self{};

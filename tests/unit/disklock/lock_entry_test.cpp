@@ -69,20 +69,20 @@ TEST(LockEntry, EncodingKeepsAllFieldsAndRefusesImpossibleOnes) {
 }
 
 TEST(LockEntry, AFreeEntryIsGrantedAndExclusiveGrantsRaiseTheGeneration) {
-  auto plan = plan_acquire(free_entry(), node(1), kNl, kEx, {});
+  auto plan = plan_acquire(free_entry(), {node(1), kNl, kEx}, {});
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after.owner, node(1));
   EXPECT_EQ(plan.after.generation, Generation{8});
-  plan = plan_acquire(free_entry(), node(1), kNl, kS, {});
+  plan = plan_acquire(free_entry(), {node(1), kNl, kS}, {});
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after, shared(bits({1})));
 }
 
 TEST(LockEntry, SharersJoinAndTheLastOneUpgrades) {
-  auto plan = plan_acquire(shared(bits({2})), node(1), kNl, kS, {});
+  auto plan = plan_acquire(shared(bits({2})), {node(1), kNl, kS}, {});
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after, shared(bits({1, 2})));
-  plan = plan_acquire(shared(bits({1})), node(1), kS, kEx, {});
+  plan = plan_acquire(shared(bits({1})), {node(1), kS, kEx}, {});
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after.mode, kEx);
   EXPECT_EQ(plan.after.sharers, 0u);
@@ -90,45 +90,45 @@ TEST(LockEntry, SharersJoinAndTheLastOneUpgrades) {
 
 TEST(LockEntry, AnExclusiveOwnerIsAskedAndTakenOverOnlyWhenStale) {
   const LockEntry entry = exclusive(node(2, 5), bits({3, 4}));
-  auto plan = plan_acquire(entry, node(1), kNl, kS, {});
+  auto plan = plan_acquire(entry, {node(1), kNl, kS}, {});
   EXPECT_EQ(plan.step, AStep::kWait);
   EXPECT_EQ(plan.ask, bits({2}));
   EXPECT_EQ(plan.doubt, bits({2}));
-  plan = plan_acquire(entry, node(1), kNl, kEx, lives_of({{2, 5}}));
+  plan = plan_acquire(entry, {node(1), kNl, kEx}, lives_of({{2, 5}}));
   EXPECT_EQ(plan.step, AStep::kWait);
   EXPECT_EQ(plan.doubt, 0u);
-  plan = plan_acquire(entry, node(1), kNl, kEx, lives_of({{2, 6}}));
+  plan = plan_acquire(entry, {node(1), kNl, kEx}, lives_of({{2, 6}}));
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after.owner, node(1));
   EXPECT_EQ(plan.after.sharers, bits({3, 4}));  // those who waited still do
-  plan = plan_acquire(entry, node(1), kNl, kEx, lives_of({{2, 0}, {3, 0}}));
+  plan = plan_acquire(entry, {node(1), kNl, kEx}, lives_of({{2, 0}, {3, 0}}));
   EXPECT_EQ(plan.after.sharers, bits({4}));
 }
 
 TEST(LockEntry, AnEarlierNodeOfMyOwnSlotIsStaleWithoutReading) {
-  auto plan = plan_acquire(exclusive(node(1, 1)), node(1, 2), kNl, kEx, {});
+  auto plan = plan_acquire(exclusive(node(1, 1)), {node(1, 2), kNl, kEx}, {});
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after.owner, node(1, 2));
 }
 
 TEST(LockEntry, SharersAreAskedByTheOneWaiterAndTheOthersAskIt) {
-  auto plan = plan_acquire(shared(bits({2, 3})), node(1), kNl, kEx, {});
+  auto plan = plan_acquire(shared(bits({2, 3})), {node(1), kNl, kEx}, {});
   EXPECT_EQ(plan.step, AStep::kWrite);
   EXPECT_EQ(plan.after.owner, node(1));
   EXPECT_EQ(plan.after.waiter, kEx);
   EXPECT_EQ(plan.ask, bits({2, 3}));
   const LockEntry waited = plan.after;
-  plan = plan_acquire(waited, node(1), kNl, kEx, {});
+  plan = plan_acquire(waited, {node(1), kNl, kEx}, {});
   EXPECT_EQ(plan.step, AStep::kWait);
   EXPECT_EQ(plan.ask, bits({2, 3}));
   // While it waits nobody else gets S, nor becomes the waiter, nor upgrades.
-  EXPECT_EQ(plan_acquire(waited, node(4), kNl, kS, {}).step, AStep::kWait);
-  EXPECT_EQ(plan_acquire(waited, node(4), kNl, kEx, {}).step, AStep::kWait);
-  plan = plan_acquire(waited, node(2), kS, kEx, {});
+  EXPECT_EQ(plan_acquire(waited, {node(4), kNl, kS}, {}).step, AStep::kWait);
+  EXPECT_EQ(plan_acquire(waited, {node(4), kNl, kEx}, {}).step, AStep::kWait);
+  plan = plan_acquire(waited, {node(2), kS, kEx}, {});
   EXPECT_EQ(plan.step, AStep::kWait);
   EXPECT_EQ(plan.ask, bits({1}));
   // A waiter that has ended is in nobody's way.
-  EXPECT_EQ(plan_acquire(waited, node(4), kNl, kS, lives_of({{1, 0}})).step, AStep::kGrant);
+  EXPECT_EQ(plan_acquire(waited, {node(4), kNl, kS}, lives_of({{1, 0}})).step, AStep::kGrant);
 }
 
 TEST(LockEntry, TheLastSharerToLeaveGrantsToTheWaiter) {
@@ -149,12 +149,12 @@ TEST(LockEntry, TheLastSharerToLeaveGrantsToTheWaiter) {
 }
 
 TEST(LockEntry, DeadSharersAreClearedAndABitNotHeldIsTakenBack) {
-  auto plan = plan_acquire(shared(bits({2, 3})), node(1), kNl, kEx, lives_of({{2, 0}, {3, 0}}));
+  auto plan = plan_acquire(shared(bits({2, 3})), {node(1), kNl, kEx}, lives_of({{2, 0}, {3, 0}}));
   EXPECT_EQ(plan.step, AStep::kGrant);
   LockEntry entry = shared(bits({1}));
   entry.owner = node(2);
   entry.waiter = kEx;
-  plan = plan_acquire(entry, node(1), kNl, kEx, {});
+  plan = plan_acquire(entry, {node(1), kNl, kEx}, {});
   EXPECT_EQ(plan.step, AStep::kWrite);
   EXPECT_EQ(plan.after.owner, node(2));
   EXPECT_EQ(plan.after.mode, kEx);
@@ -226,11 +226,11 @@ TEST(LockEntry, DisowningTakesBackWhateverNamesTheSlot) {
 }
 
 TEST(LockEntry, DeferredSharesWithItselfOnly) {
-  auto plan = plan_acquire(free_entry(), node(1), kNl, LockMode::kDeferred, {});
+  auto plan = plan_acquire(free_entry(), {node(1), kNl, LockMode::kDeferred}, {});
   EXPECT_EQ(plan.after.generation, Generation{8});
   const LockEntry entry = plan.after;
-  EXPECT_EQ(plan_acquire(entry, node(2), kNl, LockMode::kDeferred, {}).step, AStep::kGrant);
-  EXPECT_EQ(plan_acquire(entry, node(2), kNl, kS, {}).step, AStep::kWrite);
+  EXPECT_EQ(plan_acquire(entry, {node(2), kNl, LockMode::kDeferred}, {}).step, AStep::kGrant);
+  EXPECT_EQ(plan_acquire(entry, {node(2), kNl, kS}, {}).step, AStep::kWrite);
 }
 
 // ---- The search ----
@@ -242,6 +242,7 @@ struct Node {
   std::uint32_t incarnation = 1;
   LockMode held = kNl;
   LockMode wanted = kNl;
+  bool seen_without = false;  // has read the entry without itself as a sharer
 };
 
 struct World {
@@ -264,6 +265,7 @@ std::uint64_t key(const World& w, std::size_t count) {
     k = k * 3 + n.incarnation;
     k = k * 4 + static_cast<std::uint64_t>(n.held);
     k = k * 4 + static_cast<std::uint64_t>(n.wanted);
+    k = k * 2 + n.seen_without;
   }
   return k;
 }
@@ -361,14 +363,23 @@ class Search {
     with_mail(world, i);
   }
 
+  static bool without(const LockEntry& entry, std::size_t i) {
+    return entry.mode != kS || (entry.sharers & (1u << i)) == 0;
+  }
+
   void acquire(const World& world, std::size_t i, const SlotLives& lives) {
     World next = world;
     Node& n = next.nodes[i];
-    const AcquirePlan plan = plan_acquire(world.entry, world.id(i), n.held, n.wanted, lives);
+    const AcquirePlan plan = plan_acquire(world.entry, {world.id(i), n.held, n.wanted, n.seen_without}, lives);
     ASSERT_NE(plan.step, AStep::kLost);
-    if (plan.step == AStep::kWait) return;
+    if (n.held == kNl) n.seen_without |= without(world.entry, i);
+    if (plan.step == AStep::kWait) {
+      reach(next);
+      return;
+    }
     if (plan.step == AStep::kHeld) {
-      n.held = kEx;
+      n.held = world.entry.mode;
+      if (n.held == kS) n.seen_without = false;
       n.wanted = kNl;
       reach(next);
       return;
@@ -432,6 +443,7 @@ class Search {
     World next = world;
     next.nodes[i].held = plan.held;
     next.nodes[i].wanted = plan.held >= request.again ? kNl : request.again;
+    next.nodes[i].seen_without = without(plan.after, i);
     write(world, next, plan.after);
   }
 
@@ -461,7 +473,8 @@ class Search {
     for (std::size_t j = 0; j < count_; ++j) {
       const Node& other = world.nodes[j];
       if (j == i || other.life != Life::kAlive || other.wanted == kNl) continue;
-      const AcquirePlan plan = plan_acquire(world.entry, world.id(j), other.held, other.wanted, lives);
+      const AcquirePlan plan =
+          plan_acquire(world.entry, {world.id(j), other.held, other.wanted, other.seen_without}, lives);
       if (plan.step == AStep::kWait && (plan.ask & (1u << i))) asking.push_back({world.id(j), other.wanted});
     }
     if (n.held != kNl && !asking.empty()) {
@@ -473,15 +486,17 @@ class Search {
       ASSERT_EQ(plan.step, RStep::kWrite);
       world.entry = plan.after;
       n.held = plan.held;
+      n.seen_without = without(plan.after, i);
       if (n.held >= n.wanted) n.wanted = kNl;
     } else if (n.held == kNl && n.wanted == kNl && !asking.empty()) {
       const auto after = plan_disown(world.entry, world.id(i), false, asking);
       if (after) world.entry = *after;
     }
     if (n.wanted == kNl) return;
-    const AcquirePlan plan = plan_acquire(world.entry, world.id(i), n.held, n.wanted, lives);
+    const AcquirePlan plan = plan_acquire(world.entry, {world.id(i), n.held, n.wanted, n.seen_without}, lives);
+    if (n.held == kNl) n.seen_without |= without(world.entry, i);
     if (plan.step == AStep::kWait) return;
-    if (plan.step == AStep::kHeld) n.held = kEx;
+    if (plan.step == AStep::kHeld) n.held = world.entry.mode;
     if (plan.step == AStep::kGrant) n.held = n.wanted;
     if (plan.step != AStep::kHeld) world.entry = plan.after;
     if (n.held >= n.wanted) n.wanted = kNl;
