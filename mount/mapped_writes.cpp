@@ -1,0 +1,90 @@
+#include "mount/mapped_writes.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/device/io_buffer.h"
+
+namespace cawfs {
+
+namespace {
+
+// Differing bytes closer together than this are written as one run.
+constexpr std::size_t kJoinGap = 16;
+
+// The end of the run of differing bytes that starts at `begin`.
+std::size_t end_of_run(std::span<const std::byte> before, std::span<const std::byte> after, std::size_t begin) {
+  std::size_t end = begin + 1;
+  for (std::size_t i = end; i < after.size() && i - end < kJoinGap; ++i) {
+    if (before[i] != after[i]) end = i + 1;
+  }
+  return end;
+}
+
+}  // namespace
+
+Task<Result<>> MappedWrites::accept(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) {
+  IoBuffer before(data.size());
+  auto got = co_await operations_.read(inode, offset, before.bytes(), false);
+  if (!got) co_return fail(got.error());
+  // Past the end of the file there is nothing to write: a map cannot make a file longer.
+  const auto old = before.bytes().first(std::min(*got, data.size()));
+  overlay(inode, offset, old);
+  const auto now = data.first(old.size());
+
+  Runs runs;
+  for (std::size_t i = 0; i < now.size();) {
+    if (old[i] == now[i]) {
+      ++i;
+      continue;
+    }
+    const std::size_t end = end_of_run(old, now, i);
+    const auto run = now.subspan(i, end - i);
+    runs.push_back({offset + i, std::vector<std::byte>(run.begin(), run.end())});
+    i = end;
+  }
+  if (runs.empty()) co_return Result<>{};
+  auto& kept = kept_[inode];
+  const bool writing = !kept.empty();
+  kept.splice(kept.end(), runs);
+  if (!writing) writers_.spawn(write_back(inode));
+  co_return Result<>{};
+}
+
+void MappedWrites::overlay(InodeNo inode, std::uint64_t offset, std::span<std::byte> data) const {
+  auto kept = kept_.find(inode);
+  if (kept == kept_.end()) return;
+  for (const Run& run : kept->second) {
+    const std::uint64_t begin = std::max(offset, run.offset);
+    const std::uint64_t end = std::min(offset + data.size(), run.offset + run.bytes.size());
+    if (begin >= end) continue;
+    std::memcpy(data.data() + (begin - offset), run.bytes.data() + (begin - run.offset), end - begin);
+  }
+}
+
+Task<void> MappedWrites::write_back(InodeNo inode) {
+  while (true) {
+    // References into the map stay valid: only this task removes the inode's entry.
+    Runs& kept = kept_.at(inode);
+    if (kept.empty()) break;
+    const Run& run = kept.front();
+    auto written = co_await operations_.write(inode, run.offset, run.bytes, false, false, false);
+    if (!written) {
+      log_.error("inode {}: {} bytes written through a map are lost: {}", inode.value, run.bytes.size(),
+                 describe(written.error().code));
+    }
+    kept.pop_front();
+  }
+  kept_.erase(inode);
+  changed_.notify_all();
+}
+
+Task<void> MappedWrites::wait(InodeNo inode) {
+  while (kept_.contains(inode)) co_await changed_.wait();
+}
+
+Task<void> MappedWrites::drain() {
+  co_await writers_.join();
+}
+
+}  // namespace cawfs

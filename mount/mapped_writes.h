@@ -1,0 +1,53 @@
+// Pages dirtied through a shared map, which the kernel writes back without asking: it may do so when this node holds
+// the file's lock shared only, and while it gives the lock up it waits for the answer. So such a write is answered
+// before it waits for any lock: the bytes that differ from the file as it was under the lock still held are kept here,
+// shown by reads, and written as soon as the lock can be had; bytes beside them that another node has changed meanwhile
+// stay as they are.
+//
+// Durability: wait() before the file's sync(). A node that crashes loses what is kept, as a host does its dirty pages.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/base/log.h"
+#include "core/runtime/sync.h"
+#include "core/runtime/task_group.h"
+#include "mount/operations.h"
+
+namespace cawfs {
+
+class MappedWrites {
+ public:
+  MappedWrites(Executor& executor, Log& log, Operations& operations)
+      : log_(log), operations_(operations), changed_(executor), writers_(executor) {}
+
+  // Takes `data` for `offset`; returns without waiting for another node. `data` must live until then.
+  Task<Result<>> accept(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data);
+  // Lays what is kept over bytes just read at `offset`.
+  void overlay(InodeNo inode, std::uint64_t offset, std::span<std::byte> data) const;
+  // Until all that was accepted for the inode has been written.
+  Task<void> wait(InodeNo inode);
+  // The same for all inodes.
+  Task<void> drain();
+
+ private:
+  struct Run {
+    std::uint64_t offset;
+    std::vector<std::byte> bytes;
+  };
+  using Runs = std::list<Run>;
+
+  Task<void> write_back(InodeNo inode);
+
+  Log& log_;
+  Operations& operations_;
+  std::unordered_map<InodeNo, Runs> kept_;  // in the order in which they came; an inode's writer runs while it has any
+  Condition changed_;
+  TaskGroup writers_;
+};
+
+}  // namespace cawfs
