@@ -58,7 +58,7 @@ class Buffer : public boost::intrusive::list_base_hook<> {
 
  private:
   friend class BufferCache;
-  friend void intrusive_ptr_add_ref(Buffer* buffer) { ++buffer->pins_; }
+  friend void intrusive_ptr_add_ref(Buffer* buffer);
   friend void intrusive_ptr_release(Buffer* buffer);
 
   BufferCache* cache_ = nullptr;
@@ -66,8 +66,13 @@ class Buffer : public boost::intrusive::list_base_hook<> {
   LockName lock_;  // what it was read or made under
   IoBuffer data_{kBlockSize};
   std::uint32_t pins_ = 0;
-  bool cached_ = true;  // false: forgotten by the cache, dies with its last pin
+  bool cached_ = true;                              // false: forgotten by the cache, dies with its last pin
+  boost::intrusive::list_member_hook<> idle_hook_;  // in the cache's list of unpinned buffers
+  boost::intrusive::list_member_hook<> lock_hook_;  // in its list of those under one lock
 };
+
+void intrusive_ptr_add_ref(Buffer* buffer);
+void intrusive_ptr_release(Buffer* buffer);
 
 using BufferRef = boost::intrusive_ptr<Buffer>;
 
@@ -77,7 +82,9 @@ class BufferCache {
   BufferCache(Executor& executor, BlockDevice& device, const Geometry& geometry, std::uint64_t limit_bytes);
   ~BufferCache();
 
-  // The buffer of `block`, read and verified as `type` if it is not cached (core/format/verify.h). `lock` is held.
+  // The buffer of `block`, read and verified as `type` if it is not cached (core/format/verify.h). `lock` is held, and
+  // no transaction frees the block meanwhile. kBadIdentity if it is cached as another type or under another lock: two
+  // structures claim the block. Other errors: the verifier's and the device's.
   Task<Result<BufferRef>> read(BlockNo block, format::BlockType type, LockName lock);
   // The cached buffer or null; never waits.
   BufferRef find(BlockNo block);
@@ -96,6 +103,7 @@ class BufferCache {
   std::uint64_t bytes() const;
 
  private:
+  friend void intrusive_ptr_add_ref(Buffer* buffer);
   friend void intrusive_ptr_release(Buffer* buffer);
   class Impl;
   std::unique_ptr<Impl> impl_;

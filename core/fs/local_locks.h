@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "core/base/error.h"
 #include "core/base/types.h"
@@ -18,7 +20,9 @@ namespace cawfs {
 
 class LocalLockService final : public LockService {
  public:
-  LocalLockService(Executor& executor, BlockDevice& device, const Geometry& geometry, NodeId self);
+  // `remember`: for held(), which else knows only locks in use.
+  LocalLockService(Executor& executor, BlockDevice& device, const Geometry& geometry, NodeId self,
+                   bool remember = false);
   ~LocalLockService() override;
 
   NodeId self() const override;
@@ -32,13 +36,13 @@ class LocalLockService final : public LockService {
   Task<Result<>> closed(LockName name) override;
   Time lease_end() const override;
 
-  // Waits fail from now on with kStopping, those that wait already too.
+  // Users that wait and those that come fail with kStopping.
   void stop();
 
   // For tests: gives the lock up as if another node wanted it so much that `to` is left: the client's invalidate(),
-  // while users come and go, then, without users, its settle(). The lock is taken again by the next user.
+  // while users come and go, then, without users, its settle(). Whatever `to` is, the next user has the lock EX.
   Task<Result<>> give_up(LockName name, LockMode to);
-  // Every lock that this node has ever used and has not given up, in order; for tests that give up one at random.
+  // Every lock used since it was last given up, in order; for tests that give up one at random.
   std::vector<LockName> held() const;
 
  private:
