@@ -9,7 +9,7 @@ Executor::~Executor() {
 }
 
 void Executor::arm(Timer& timer) {
-  if (dead_) return;
+  if (dead_) return dead_frames_.push_back(timer.waiter);
   timer.sequence = ++timer_sequence_;
   timers_.insert(timer);
 }
@@ -41,7 +41,9 @@ std::optional<Time> Executor::next_timer() const {
 
 void Executor::kill() {
   dead_ = true;
+  dead_frames_.insert(dead_frames_.end(), ready_.begin(), ready_.end());
   ready_.clear();
+  for (const Timer& timer : timers_) dead_frames_.push_back(timer.waiter);
   timers_.clear();
 }
 

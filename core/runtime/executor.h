@@ -54,9 +54,7 @@ class Executor {
   Time now() const { return clock_.now(); }
 
   // Appends to the ready queue. Ignored after kill().
-  void post(std::coroutine_handle<> handle) {
-    if (!dead_) ready_.push_back(handle);
-  }
+  void post(std::coroutine_handle<> handle) { (dead_ ? dead_frames_ : ready_).push_back(handle); }
 
   void arm(Timer& timer);
 
@@ -68,7 +66,8 @@ class Executor {
   std::optional<Time> next_timer() const;
   bool idle() const { return ready_.empty(); }
 
-  // The node has crashed: nothing of it runs any more. Its frames are the caller's to keep, unreachable.
+  // The node has crashed: nothing of it runs any more. Its frames are never destroyed; those that would have run are
+  // remembered here, so that a leak checker finds them where the executor itself is kept for ever.
   void kill();
 
   auto sleep_until(Time when) {
@@ -102,6 +101,7 @@ class Executor {
 
   const Clock& clock_;
   std::deque<std::coroutine_handle<>> ready_;
+  std::deque<std::coroutine_handle<>> dead_frames_;
   Timers timers_;
   std::uint64_t timer_sequence_ = 0;
   bool dead_ = false;

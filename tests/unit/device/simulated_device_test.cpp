@@ -18,8 +18,17 @@ using Kind = SimulatedRequest::Kind;
 constexpr std::uint64_t kBlock = 4096;
 constexpr auto kType7 = ReservationType::kWriteExclusiveAllRegistrants;
 
+// Keeps for ever what belongs to a crashed node, where a leak checker finds it.
+template <class T>
+T* kept(T* object) {
+  static auto& graveyard = *new std::vector<T*>;
+  graveyard.push_back(object);
+  return object;
+}
+
 struct SimulatedDeviceTest : ::testing::Test {
-  VirtualLoop loop;
+  // Never destroyed, because the executors of killed nodes keep their frames.
+  VirtualLoop& loop = *kept(new VirtualLoop);
   SeededRandom random{42};
   Executor& executor = loop.add_executor();
 
@@ -211,17 +220,15 @@ TEST_F(SimulatedDeviceTest, StragglersLandAfterPreemptButNotAfterReset) {
   for (int round = 0; round < 200; ++round) {
     SimulatedLun lun(loop.clock(), random, {.latency_min = 1ms, .latency_max = 1ms});
     Executor& victim = loop.add_executor();
-    auto* b = lun.connect(victim, "b").release();  // a crashed node's objects are never destroyed
+    BlockDevice* b = kept(lun.connect(victim, "b").release());
     auto a = lun.connect(executor, "a");
     ASSERT_TRUE(run(a->pr_register(PrKey{}, PrKey{1}, Aptpl::kYes)));
     ASSERT_TRUE(loop.run(victim, b->pr_register(PrKey{}, PrKey{2}, Aptpl::kYes)));
     ASSERT_TRUE(run(a->pr_reserve(PrKey{1}, kType7)));
 
     static const IoBuffer data = filled('x');
-    auto* group = new TaskGroup(victim);
-    auto* outcome = new std::optional<Result<>>;
-    static std::vector<void*> graveyard;
-    graveyard.insert(graveyard.end(), {b, group, outcome});
+    auto* group = kept(new TaskGroup(victim));
+    auto* outcome = kept(new std::optional<Result<>>);
     group->spawn(into(b->write(0, data.bytes(), Durability::kFua), *outcome));
     auto preempt = a->pr_preempt_and_abort(PrKey{1}, PrKey{2}, kType7);
     victim.run_ready();
@@ -246,11 +253,9 @@ TEST_F(SimulatedDeviceTest, StragglersLandAfterPreemptButNotAfterReset) {
 TEST_F(SimulatedDeviceTest, AcceptedWriteOfAKilledNodeLands) {
   SimulatedLun lun(loop.clock(), random, {});
   Executor& victim = loop.add_executor();
-  static std::vector<void*> graveyard;
-  auto* device = lun.connect(victim, "b").release();
-  auto* group = new TaskGroup(victim);
-  auto* outcome = new std::optional<Result<>>;
-  graveyard.insert(graveyard.end(), {device, group, outcome});
+  BlockDevice* device = kept(lun.connect(victim, "b").release());
+  auto* group = kept(new TaskGroup(victim));
+  auto* outcome = kept(new std::optional<Result<>>);
   static const IoBuffer data = filled('x');
   group->spawn(into(device->write(0, data.bytes(), Durability::kCached), *outcome));
   victim.run_ready();
