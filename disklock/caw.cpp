@@ -1,11 +1,12 @@
 #include "disklock/caw.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <utility>
 
-#include "core/base/checksum.h"
+#include "core/base/assert.h"
+#include "core/format/checksums.h"
+#include "core/format/cluster_verify.h"
 
 namespace cawfs {
 
@@ -17,20 +18,6 @@ using namespace std::chrono_literals;
 constexpr Duration kReadAgainFor = 1s;
 constexpr Duration kReadAgainEvery = 20ms;
 constexpr Duration kSettleEvery = 50ms;
-
-std::uint32_t caw_crc(std::span<const std::byte> block, std::uint64_t offset, std::uint64_t fs_id) {
-  struct Seed {
-    format::le64 offset;
-    format::le64 fs_id;
-  } seed;
-  seed.offset = offset;
-  seed.fs_id = fs_id;
-  std::array<std::byte, format::kClusterBlockBytes> copy;
-  std::memcpy(copy.data(), block.data(), copy.size());
-  constexpr std::size_t kCrcAt = offsetof(format::CawHeader, crc);
-  std::memset(copy.data() + kCrcAt, 0, sizeof(format::le32));
-  return crc32c(copy, crc32c(std::as_bytes(std::span(&seed, 1))));
-}
 
 // Errors after which the block's state is simply not known yet, and asking again may tell.
 bool is_passing(Errc code) {
@@ -56,17 +43,19 @@ CawImage CawImage::clone() const {
 
 Result<> verify_caw(std::span<const std::byte> logical_block, std::uint32_t magic, std::uint64_t offset,
                     std::uint64_t fs_id) {
+  if (magic == format::kSlotMagic) return format::verify_slot_record(logical_block, offset, fs_id);
+  if (magic == format::kLockMagic) return format::verify_lock_block(logical_block, offset, fs_id);
   const auto& header = *reinterpret_cast<const format::CawHeader*>(logical_block.data());
-  if (header.magic.value() != magic) return fail(Errc::kBadMagic, "block changed by CAW", offset);
-  if (header.crc.value() != caw_crc(logical_block, offset, fs_id)) {
-    return fail(Errc::kBadChecksum, "block changed by CAW", offset);
+  if (header.magic.value() != magic) return fail(Errc::kBadMagic, "cluster block", offset / kBlockSize);
+  if (header.crc.value() != format::cluster_crc(logical_block, offset, fs_id)) {
+    return fail(Errc::kBadChecksum, "cluster block", offset / kBlockSize);
   }
   return {};
 }
 
 void seal_caw(std::span<std::byte> logical_block, std::uint64_t offset, std::uint64_t fs_id) {
   auto& header = *reinterpret_cast<format::CawHeader*>(logical_block.data());
-  header.crc = caw_crc(logical_block, offset, fs_id);
+  header.crc = format::cluster_crc(logical_block, offset, fs_id);
 }
 
 Task<Result<CawImage>> CawEditor::read(std::uint64_t offset, std::uint32_t magic) {
@@ -77,7 +66,8 @@ Task<Result<CawImage>> CawEditor::read(std::uint64_t offset, std::uint32_t magic
     if (!done) co_return fail(done.error());
     const Result<> verified = verify_caw(image.bytes(), magic, offset, fs_id_);
     if (verified) co_return image;
-    if (executor_.now() >= give_up) co_return fail(verified.error());
+    const bool may_have_met_a_write = verified.error() != Errc::kBadValue;
+    if (!may_have_met_a_write || executor_.now() >= give_up) co_return fail(verified.error());
     co_await executor_.sleep(kReadAgainEvery);
   }
 }

@@ -71,7 +71,8 @@ class CawImage {
   IoBuffer buffer_;
 };
 
-// Checks an image read from `offset`: kBadMagic, kBadChecksum (which covers address and file system).
+// Checks an image read from `offset` as what the magic says; of other magics than format::kSlotMagic and kLockMagic
+// only magic and checksum. kBadMagic, kBadChecksum (which covers address and file system), kBadValue.
 Result<> verify_caw(std::span<const std::byte> logical_block, std::uint32_t magic, std::uint64_t offset,
                     std::uint64_t fs_id);
 // Writes the checksum. For images that no other node sees yet (mkfs, a new inode chunk); live blocks go through

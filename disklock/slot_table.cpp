@@ -3,34 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/base/checksum.h"
+#include "core/format/cluster_verify.h"
 
 namespace cawfs {
 
-namespace {
-
-constexpr std::uint8_t kSlotFlags =
-    format::kSlotLocal | format::kSlotFsck | format::kSlotFenced | format::kSlotTentative;
-
-std::uint32_t heartbeat_crc(std::span<const std::byte> block, std::uint64_t offset, std::uint64_t fs_id) {
-  struct Seed {
-    format::le64 offset;
-    format::le64 fs_id;
-  } seed;
-  seed.offset = offset;
-  seed.fs_id = fs_id;
-  format::Heartbeat copy;
-  std::memcpy(&copy, block.data(), sizeof copy);
-  copy.crc = 0;
-  return crc32c(std::as_bytes(std::span(&copy, 1)), crc32c(std::as_bytes(std::span(&seed, 1))));
-}
-
-}  // namespace
-
 Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record) {
   const auto bad = [slot] { return fail(Errc::kBadValue, "slot record", slot.value); };
-  if (record.state > static_cast<std::uint8_t>(format::SlotState::kRecovering)) return bad();
-  if ((record.flags & ~kSlotFlags) != 0) return bad();
   SlotView view;
   view.slot = slot;
   view.state = static_cast<format::SlotState>(record.state);
@@ -45,7 +23,8 @@ Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record) {
   view.record = &record;
   if (view.in_use() && view.incarnation.value == 0) return bad();
   if (view.state == format::SlotState::kRecovering) {
-    if (view.recoverer.slot.value >= kSlots || view.recoverer.incarnation.value == 0) return bad();
+    const bool slotless = view.recoverer.slot == kNoSlotOfItsOwn;
+    if (!slotless && (view.recoverer.slot.value >= kSlots || view.recoverer.incarnation.value == 0)) return bad();
   } else if (view.fenced()) {
     return bad();
   }
@@ -68,7 +47,7 @@ Task<Result<>> SlotTable::read() {
     const SlotNo slot{i};
     const auto bytes = incoming_.bytes().subspan(std::size_t{i} * kBlockSize, geometry_.logical_block);
     const std::uint64_t offset = geometry_.slot_record_offset(slot);
-    if (verify_caw(bytes, format::kSlotMagic, offset, geometry_.fs_id)) {
+    if (format::verify_slot_record(bytes, offset, geometry_.fs_id)) {
       std::memcpy(&records_[i], bytes.data(), sizeof(format::SlotRecord));
     } else {
       Result<CawImage> again = co_await editor_.read(offset, format::kSlotMagic);
@@ -103,20 +82,12 @@ HeartbeatValue HeartbeatTable::value(SlotNo slot) const {
 }
 
 Result<format::Heartbeat> HeartbeatTable::heartbeat(SlotNo slot) const {
-  const auto bytes = buffer_.bytes().subspan(std::size_t{slot.value} * kBlockSize, format::kClusterBlockBytes);
+  const auto bytes = buffer_.bytes().subspan(std::size_t{slot.value} * kBlockSize, geometry_.logical_block);
+  const Result<> good = format::verify_heartbeat(bytes, geometry_.heartbeat_offset(slot), geometry_.fs_id, slot);
+  if (!good) return fail(good.error());
   format::Heartbeat beat;
   std::memcpy(&beat, bytes.data(), sizeof beat);
-  if (beat.magic.value() != format::kHeartbeatMagic) return fail(Errc::kBadMagic, "heartbeat", slot.value);
-  if (beat.crc.value() != heartbeat_crc(bytes, geometry_.heartbeat_offset(slot), geometry_.fs_id)) {
-    return fail(Errc::kBadChecksum, "heartbeat", slot.value);
-  }
   return beat;
-}
-
-void seal_heartbeat(std::span<std::byte> logical_block, std::uint64_t offset, std::uint64_t fs_id) {
-  auto& beat = *reinterpret_cast<format::Heartbeat*>(logical_block.data());
-  beat.magic = format::kHeartbeatMagic;
-  beat.crc = heartbeat_crc(logical_block, offset, fs_id);
 }
 
 }  // namespace cawfs

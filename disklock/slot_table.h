@@ -17,6 +17,9 @@
 
 namespace cawfs {
 
+// A recoverer that took no slot, such as the cawfs-fence tool: it has always ended already.
+inline constexpr SlotNo kNoSlotOfItsOwn{0xffff};
+
 // A slot record with its numbers decoded and checked.
 struct SlotView {
   SlotNo slot;
@@ -38,7 +41,8 @@ struct SlotView {
   bool stands_for(NodeId node) const { return in_use() && node.slot == slot && node.incarnation == incarnation; }
 };
 
-// kBadValue where a field cannot be. The record must outlive the view.
+// Of a record that has been verified (format::verify_slot_record()). kBadValue where its fields do not fit its state.
+// The record must outlive the view.
 Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record);
 
 // A text field padded with zeros.
@@ -101,8 +105,5 @@ class HeartbeatTable {
   Geometry geometry_;
   IoBuffer buffer_;
 };
-
-// Fills in magic and checksum.
-void seal_heartbeat(std::span<std::byte> logical_block, std::uint64_t offset, std::uint64_t fs_id);
 
 }  // namespace cawfs

@@ -1,0 +1,320 @@
+#include "disklock/guarded_device.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace cawfs {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration kSendAgainAfter = 100ms;
+// More than this kept, and the device is flushed.
+constexpr std::uint64_t kUnflushedLimit = 64 << 20;
+
+bool is_attention(Errc code) {
+  return code == Errc::kUnitAttentionReset || code == Errc::kUnitAttentionReservations ||
+         code == Errc::kUnitAttentionOther;
+}
+
+}  // namespace
+
+GuardedDevice::GuardedDevice(BlockDevice& raw, Executor& executor)
+    : raw_(raw), executor_(executor), changed_(executor), tasks_(executor) {}
+
+void GuardedDevice::end(Error reason) {
+  if (ended_) return;
+  ended_ = reason;
+  changed_.notify_all();
+}
+
+Task<void> GuardedDevice::join() {
+  return tasks_.join();
+}
+
+// --- the gate -------------------------------------------------------------------------------------------------------
+
+Task<Result<>> GuardedDevice::pass_gate() {
+  while (!ended_ && !open_) co_await changed_.wait();
+  if (ended_) co_return fail(*ended_);
+  co_return Result<>{};
+}
+
+bool GuardedDevice::note(const Error& error, std::uint64_t sequence) {
+  if (is_attention(error.code)) {
+    close_gate(error.code == Errc::kUnitAttentionReset, sequence);
+    return true;
+  }
+  if (error.code == Errc::kReservationConflict) {
+    close_gate(false, sequence);
+    return true;
+  }
+  return error.code == Errc::kTransport;
+}
+
+void GuardedDevice::close_gate(bool reset, std::uint64_t sequence) {
+  if (ended_) return;
+  reset_ = reset_ || reset;
+  attention_at_ = std::max(attention_at_, sequence);
+  ++attentions_;
+  if (!open_) return;
+  open_ = false;
+  tasks_.spawn(reopen());
+}
+
+bool GuardedDevice::later_change_in_flight() const {
+  return std::ranges::any_of(in_flight_, [this](const InFlight& r) { return r.changes && r.sequence > attention_at_; });
+}
+
+bool GuardedDevice::older_in_flight(std::uint64_t sequence) const {
+  return std::ranges::any_of(in_flight_, [sequence](const InFlight& r) { return r.sequence < sequence; });
+}
+
+void GuardedDevice::start(InFlight& request) {
+  request.sequence = ++sequence_;
+  in_flight_.push_back(request);
+}
+
+void GuardedDevice::finish(InFlight& request) {
+  request.unlink();
+  changed_.notify_all();
+}
+
+Task<void> GuardedDevice::reopen() {
+  while (!ended_) {
+    const std::uint64_t seen = attentions_;
+    if (later_change_in_flight()) {
+      co_await changed_.wait();
+      continue;
+    }
+    const bool reset = reset_;
+    if (keeper_) {
+      Result<> mine = co_await keeper_->regain(reset);
+      if (!mine) end(mine.error());
+    }
+    if (ended_) break;
+    if (reset) {
+      Result<> rewritten = co_await write_unflushed_again();
+      if (!rewritten) {
+        co_await executor_.sleep(kSendAgainAfter);
+        continue;
+      }
+    }
+    if (seen != attentions_) continue;
+    // A conflict that persists although key and slot stand must not spin.
+    if (!reset) co_await executor_.sleep(1ms);
+    if (seen != attentions_) continue;
+    reset_ = false;
+    attention_at_ = 0;
+    open_ = true;
+    break;
+  }
+  changed_.notify_all();
+}
+
+// --- requests -------------------------------------------------------------------------------------------------------
+
+Task<Result<>> GuardedDevice::read(std::uint64_t offset, std::span<std::byte> out) {
+  while (true) {
+    if (ended_) co_return fail(*ended_);
+    InFlight request;
+    request.changes = false;
+    start(request);
+    Result<> done = co_await raw_.read(offset, out);
+    finish(request);
+    if (ended_) co_return fail(*ended_);
+    if (done) co_return done;
+    if (!note(done.error(), request.sequence)) co_return done;
+    if (done.error() == Errc::kTransport) co_await executor_.sleep(kSendAgainAfter);
+  }
+}
+
+Task<Result<>> GuardedDevice::send(const Change& change) {
+  switch (change.kind) {
+    case Change::Kind::kWrite:
+      return raw_.write(change.offset, change.data, change.durability);
+    case Change::Kind::kFlush:
+      return raw_.flush();
+    case Change::Kind::kUnmap:
+      return raw_.unmap(change.offset, change.length);
+    case Change::Kind::kZero:
+      return raw_.write_zeroes(change.offset, change.length);
+  }
+  std::unreachable();
+}
+
+Task<Result<>> GuardedDevice::change(Change change) {
+  while (true) {
+    Result<> open = co_await pass_gate();
+    if (!open) co_return open;
+    InFlight request;
+    start(request);
+    Result<> done = co_await send(change);
+    finish(request);
+    if (ended_) co_return fail(*ended_);
+    if (done) {
+      // A reset whose unit attention an older request is about to bring may have emptied the cache before this flush.
+      const bool flushes = change.kind == Change::Kind::kFlush && facts().volatile_cache;
+      while (flushes && !ended_ && older_in_flight(request.sequence)) co_await changed_.wait();
+      if (ended_) co_return fail(*ended_);
+      if (!open_ && reset_) continue;  // the reset may have undone it
+      if (flushes) forget_flushed(request.sequence);
+      remember(change);
+      co_return done;
+    }
+    if (!note(done.error(), request.sequence)) co_return done;
+    if (done.error() == Errc::kTransport) co_await executor_.sleep(kSendAgainAfter);
+  }
+}
+
+Task<Result<>> GuardedDevice::write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) {
+  Result<> done = co_await change({Change::Kind::kWrite, offset, data.size(), data, durability});
+  if (!done || unflushed_bytes_ <= kUnflushedLimit) co_return done;
+  Result<> flushed = co_await flush();
+  co_return flushed;
+}
+
+Task<Result<>> GuardedDevice::flush() {
+  return change({Change::Kind::kFlush, 0, 0, {}, Durability::kCached});
+}
+
+Task<Result<>> GuardedDevice::unmap(std::uint64_t offset, std::uint64_t length) {
+  return change({Change::Kind::kUnmap, offset, length, {}, Durability::kCached});
+}
+
+Task<Result<>> GuardedDevice::write_zeroes(std::uint64_t offset, std::uint64_t length) {
+  return change({Change::Kind::kZero, offset, length, {}, Durability::kCached});
+}
+
+Task<Result<>> GuardedDevice::write_once(std::uint64_t offset, std::span<const std::byte> data, Durability durability) {
+  Result<> open = co_await pass_gate();
+  if (!open) co_return open;
+  InFlight request;
+  start(request);
+  Result<> done = co_await raw_.write(offset, data, durability);
+  finish(request);
+  if (!done && !ended_) note(done.error(), request.sequence);
+  co_return done;
+}
+
+Task<Result<>> GuardedDevice::compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
+                                                std::span<const std::byte> data) {
+  while (true) {
+    Result<> open = co_await pass_gate();
+    if (!open) co_return open;
+    InFlight request;
+    start(request);
+    Result<> done = co_await raw_.compare_and_write(offset, expected, data);
+    finish(request);
+    if (ended_) co_return fail(*ended_);
+    if (done || done.error() == Errc::kMiscompare) co_return done;
+    const Error error = done.error();
+    if (!note(error, request.sequence)) co_return done;
+    if (error == Errc::kReservationConflict) continue;  // refused, so it did not run
+    Result<> again = co_await pass_gate();
+    if (!again) co_return again;
+    co_return fail(Errc::kTransport, "COMPARE AND WRITE", offset);
+  }
+}
+
+// --- what a loss of the cache would undo ----------------------------------------------------------------------------
+
+void GuardedDevice::remember(const Change& change) {
+  if (!facts().volatile_cache || change.kind == Change::Kind::kFlush) return;
+  const auto overlaps = [&change](const Unflushed& kept) {
+    return kept.offset < change.offset + change.length && change.offset < kept.offset + kept.length;
+  };
+  if (change.kind == Change::Kind::kUnmap) {
+    // The contents are nobody's any more, and what is written there next is kept anew.
+    std::erase_if(unflushed_, [&](Unflushed& kept) {
+      const bool covered = kept.offset >= change.offset && kept.offset + kept.length <= change.offset + change.length;
+      if (covered) unflushed_bytes_ -= kept.data.size();
+      return covered;
+    });
+    return;
+  }
+  // A durable write needs keeping only where an older one, kept, would be written over it again.
+  const bool writes = change.kind == Change::Kind::kWrite;
+  if (writes && change.durability == Durability::kFua && std::ranges::none_of(unflushed_, overlaps)) return;
+  Unflushed kept{++sequence_, change.offset, change.length, IoBuffer(writes ? change.length : 0), change.durability};
+  if (writes) std::memcpy(kept.data.data(), change.data.data(), change.data.size());
+  unflushed_bytes_ += kept.data.size();
+  unflushed_.push_back(std::move(kept));
+}
+
+// A flush covers what had completed when it was sent, and so had a lower sequence.
+void GuardedDevice::forget_flushed(std::uint64_t sequence) {
+  std::erase_if(unflushed_, [&](const Unflushed& kept) {
+    if (kept.sequence >= sequence) return false;
+    unflushed_bytes_ -= kept.data.size();
+    return true;
+  });
+}
+
+Task<Result<>> GuardedDevice::write_unflushed_again() {
+  for (std::size_t i = 0; i < unflushed_.size(); ++i) {
+    if (ended_) co_return fail(*ended_);
+    const Unflushed& kept = unflushed_[i];
+    const bool zeroes = kept.data.size() == 0;
+    auto again = zeroes ? raw_.write_zeroes(kept.offset, kept.length)
+                        : raw_.write(kept.offset, kept.data.bytes(), kept.durability);
+    Result<> done = co_await std::move(again);
+    if (done) continue;
+    note(done.error(), sequence_);
+    co_return done;
+  }
+  co_return Result<>{};
+}
+
+// --- passed on ------------------------------------------------------------------------------------------------------
+
+template <class T>
+Task<Result<T>> GuardedDevice::pass(Task<Result<T>> request) {
+  if (ended_) co_return fail(*ended_);
+  const std::uint64_t sequence = ++sequence_;
+  Result<T> done = co_await std::move(request);
+  if (ended_) co_return fail(*ended_);
+  if (!done && is_attention(done.error().code)) note(done.error(), sequence);
+  co_return done;
+}
+
+Task<Result<>> GuardedDevice::pr_register(PrKey current, PrKey key, Aptpl aptpl) {
+  return pass(raw_.pr_register(current, key, aptpl));
+}
+Task<Result<>> GuardedDevice::pr_register_ignore(PrKey key, Aptpl aptpl) {
+  return pass(raw_.pr_register_ignore(key, aptpl));
+}
+Task<Result<>> GuardedDevice::pr_reserve(PrKey key, ReservationType type) {
+  return pass(raw_.pr_reserve(key, type));
+}
+Task<Result<>> GuardedDevice::pr_release(PrKey key, ReservationType type) {
+  return pass(raw_.pr_release(key, type));
+}
+Task<Result<>> GuardedDevice::pr_clear(PrKey key) {
+  return pass(raw_.pr_clear(key));
+}
+Task<Result<>> GuardedDevice::pr_preempt_and_abort(PrKey key, PrKey victim, ReservationType type) {
+  return pass(raw_.pr_preempt_and_abort(key, victim, type));
+}
+Task<Result<RegisteredKeys>> GuardedDevice::pr_read_keys() {
+  return pass(raw_.pr_read_keys());
+}
+Task<Result<ReservationState>> GuardedDevice::pr_read_reservation() {
+  return pass(raw_.pr_read_reservation());
+}
+Task<Result<ReservationCapabilities>> GuardedDevice::pr_report_capabilities() {
+  return pass(raw_.pr_report_capabilities());
+}
+Task<Result<>> GuardedDevice::reset_lun() {
+  return pass(raw_.reset_lun());
+}
+Task<Result<>> GuardedDevice::evict(std::string initiator_name, std::uint64_t isid) {
+  return pass(raw_.evict(std::move(initiator_name), isid));
+}
+Task<void> GuardedDevice::close() {
+  co_return;
+}
+
+}  // namespace cawfs
