@@ -1,0 +1,154 @@
+"""What one node does is seen by the others as soon as the call has returned; races have one winner.
+
+Usage: coherence_test.py LUN-KIND [unittest options]; the kinds are those of cluster.LUN_KINDS.
+"""
+import concurrent.futures
+import os
+import subprocess
+import sys
+import time
+import unittest
+
+import cluster
+import workers
+
+KIND = sys.argv.pop(1) if len(sys.argv) > 1 else "file"
+WORKERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "workers.py")
+
+
+def in_parallel(*calls):
+    """Runs the calls at the same time and returns for each its value or its OSError."""
+    def guarded(call):
+        try:
+            return call()
+        except OSError as error:
+            return error
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(guarded, calls))
+
+
+class CoherenceTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = cluster.Cluster(KIND)
+        cls.addClassCleanup(lambda: cls.cluster.__exit__(None, None, None))
+        cls.a, cls.b = cls.cluster.mount(2)
+
+    def setUp(self):
+        self.name = self.id().rsplit(".", 1)[1]
+        os.mkdir(self.a.path(self.name))
+
+    def at(self, node, name=""):
+        return os.path.join(node.path(self.name), name)
+
+    def write(self, node, name, data):
+        with open(self.at(node, name), "wb") as file:
+            file.write(data)
+
+    def read(self, node, name):
+        with open(self.at(node, name), "rb") as file:
+            return file.read()
+
+    def test_create_write_rename_truncate_unlink(self):
+        for turn in range(20):
+            here, there = (self.a, self.b) if turn % 2 else (self.b, self.a)
+            data = os.urandom(10 + turn * 3000)
+            self.write(here, "file", data)
+            self.assertEqual(os.stat(self.at(there, "file")).st_size, len(data))
+            self.assertEqual(self.read(there, "file"), data)
+            os.rename(self.at(there, "file"), self.at(there, "moved"))
+            self.assertFalse(os.path.exists(self.at(here, "file")))
+            self.assertEqual(self.read(here, "moved"), data)
+            os.truncate(self.at(here, "moved"), 5)
+            self.assertEqual(self.read(there, "moved"), data[:5])
+            os.unlink(self.at(there, "moved"))
+            self.assertEqual(os.listdir(self.at(here)), [])
+            self.assertEqual(os.listdir(self.at(there)), [])
+
+    def test_overwrite_is_seen_by_an_open_reader(self):
+        self.write(self.a, "file", b"0" * 8192)
+        with open(self.at(self.b, "file"), "rb", buffering=0) as reader, \
+                open(self.at(self.a, "file"), "r+b", buffering=0) as writer:
+            for turn in range(1, 50):
+                data = str(turn % 10).encode() * 8192
+                os.pwrite(writer.fileno(), data, 0)
+                self.assertEqual(os.pread(reader.fileno(), 8192, 0), data)
+
+    def test_attributes(self):
+        self.write(self.a, "file", b"x")
+        os.chmod(self.at(self.b, "file"), 0o640)
+        self.assertEqual(os.stat(self.at(self.a, "file")).st_mode & 0o7777, 0o640)
+        os.utime(self.at(self.a, "file"), ns=(1_000_000_007, 2_000_000_009))
+        self.assertEqual(os.stat(self.at(self.b, "file")).st_mtime_ns, 2_000_000_009)
+        os.link(self.at(self.b, "file"), self.at(self.b, "second"))
+        self.assertEqual(os.stat(self.at(self.a, "file")).st_nlink, 2)
+
+    def test_appends_are_neither_lost_nor_torn_nor_out_of_order(self):
+        count = 400
+        files = [self.at(node, "log") for node in (self.a, self.b)]
+        writers = [subprocess.Popen([sys.executable, WORKERS, "append", files[i % 2], f"w{i}", str(count)])
+                   for i in range(4)]
+        while any(writer.poll() is None for writer in writers):
+            for file in files:  # fills the kernel's caches, which then are stale
+                if os.path.exists(file):
+                    with open(file, "rb") as reader:
+                        reader.read()
+            time.sleep(0.02)
+        self.assertEqual([writer.returncode for writer in writers], [0] * 4)
+        for file in files:
+            with open(file, "rb") as reader:
+                lines = reader.read().decode(errors="replace").splitlines()
+            records = [workers.parse(line) for line in lines]
+            self.assertNotIn(None, records)
+            for writer in range(4):
+                numbers = [number for name, number in records if name == f"w{writer}"]
+                self.assertEqual(numbers, list(range(count)), f"records of w{writer} in {file}")
+
+    def test_two_nodes_create_and_delete_in_one_directory(self):
+        def work(node, writer):
+            for number in range(150):
+                self.write(node, f"{writer}-{number}", b"x")
+                if number % 3:
+                    os.unlink(self.at(node, f"{writer}-{number}"))
+        done = in_parallel(lambda: work(self.a, "a"), lambda: work(self.b, "b"))
+        self.assertEqual(done, [None, None])
+        expected = sorted(f"{writer}-{number}" for writer in "ab" for number in range(0, 150, 3))
+        self.assertEqual(sorted(os.listdir(self.at(self.a))), expected)
+        self.assertEqual(sorted(os.listdir(self.at(self.b))), expected)
+
+    def test_racing_creates_and_mkdirs_have_one_winner(self):
+        for number in range(30):
+            opened = in_parallel(*(lambda node=node: os.open(self.at(node, f"file{number}"),
+                                                             os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                                   for node in (self.a, self.b)))
+            winners = [result for result in opened if isinstance(result, int)]
+            for descriptor in winners:
+                os.close(descriptor)
+            self.assertEqual(len(winners), 1, opened)
+            made = in_parallel(*(lambda node=node: os.mkdir(self.at(node, f"dir{number}")) for node in (self.a, self.b)))
+            self.assertEqual(made.count(None), 1, made)
+            self.assertEqual(sum(isinstance(result, FileExistsError) for result in opened + made), 2)
+
+    def test_deleted_while_open_elsewhere_stays_readable(self):
+        data = os.urandom(100_000)
+        self.write(self.a, "file", data)
+        with open(self.at(self.b, "file"), "rb") as reader:
+            os.unlink(self.at(self.a, "file"))
+            self.write(self.a, "other", os.urandom(300_000))
+            self.assertFalse(os.path.exists(self.at(self.b, "file")))
+            self.assertEqual(reader.read(), data)
+
+    def test_directories_renamed_into_each_other_make_no_cycle(self):
+        for number in range(20):
+            for name in ("x", "y"):
+                os.mkdir(self.at(self.a, f"{name}{number}"))
+            moved = in_parallel(
+                lambda: os.rename(self.at(self.a, f"x{number}"), self.at(self.a, f"y{number}/x")),
+                lambda: os.rename(self.at(self.b, f"y{number}"), self.at(self.b, f"x{number}/y")))
+            self.assertEqual(moved.count(None), 1, moved)
+            there = [name for name in ("x", "y") if os.path.isdir(self.at(self.b, f"{name}{number}"))]
+            self.assertEqual(len(there), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
