@@ -18,6 +18,8 @@
 //
 // Errors: those of reading a block, and kBadValue, kBadIdentity where blocks that verify do not fit together (level,
 // owner, kind, key range, a node without records). Levels fall on the way down, so no damage makes a lookup endless.
+// kExists and kNotFound leave the plan as it was; after any other error of insert(), replace() or erase() it is not to
+// be applied.
 //
 // A child that becomes empty is freed; one that has become small is merged with a neighbour; a root with a single child
 // takes its records in as soon as they fit. So a tree without records has no nodes.
@@ -25,12 +27,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "core/base/assert.h"
 #include "core/base/error.h"
 #include "core/base/types.h"
 #include "core/format/disk_format.h"
@@ -113,7 +116,7 @@ class BTree {
   // kNotFound.
   Task<Result<>> erase(std::uint64_t key);
   // Erases the `limit` records with the highest keys, but none below `from`, and returns them, highest first: how a
-  // tree is freed in bounded steps. It changes no more than limit + 3 * levels nodes.
+  // tree is freed in bounded steps.
   Task<Result<std::vector<TreeEntry>>> erase_last(std::uint64_t from, std::size_t limit);
 
   bool has_changes() const;
