@@ -1,0 +1,317 @@
+// Lock managers of two to four nodes on one LUN: who gets what, what it costs, and what happens when a node dies.
+#include "disklock/lock_manager.h"
+
+#include "tests/unit/disklock/lock_cluster.h"
+
+namespace cawfs::test {
+namespace {
+
+constexpr LockMode kS = LockMode::kShared;
+constexpr LockMode kEx = LockMode::kExclusive;
+constexpr LockName kName{BlockNo{1040}, 3};
+
+class LockManagerTest : public LockCluster {};
+
+TEST_F(LockManagerTest, AnUncontendedLockCostsOneReadAndOneCawOnce) {
+  TestNode& a = add_node(0);
+  take(a, kName, kEx).release();
+  EXPECT_EQ(a.locks.counts().reads, 1u);
+  EXPECT_EQ(a.locks.counts().writes, 1u);
+  for (int i = 0; i < 100; ++i) take(a, kName, i % 2 ? kS : kEx).release();
+  EXPECT_TRUE(a.locks.try_acquire(kName, kEx, LocalUse::kExclusive).has_value());
+  EXPECT_EQ(a.locks.counts().reads, 1u);
+  EXPECT_EQ(a.locks.counts().writes, 1u);
+  EXPECT_EQ(on_disk(kName).owner, a.id);
+}
+
+TEST_F(LockManagerTest, LocalUsersAreServedInOrderAndSharedOnesTogether) {
+  TestNode& a = add_node(0);
+  LockHold first = take(a, kName, kEx, LocalUse::kShared);
+  LockHold second = take(a, kName, kEx, LocalUse::kShared);
+  EXPECT_FALSE(a.locks.try_acquire(kName, kEx, LocalUse::kExclusive).has_value());
+  std::string order;
+  const auto user = [](TestNode& node, LocalUse use, char mark, std::string& out) -> Task<void> {
+    Result<LockHold> hold = co_await node.locks.acquire(kName, kEx, use);
+    out += mark;
+    co_await node.executor.sleep(1ms);
+    out += mark;
+  };
+  a.tasks.spawn(user(a, LocalUse::kExclusive, 'x', order));
+  a.tasks.spawn(user(a, LocalUse::kShared, 's', order));
+  a.tasks.spawn(user(a, LocalUse::kShared, 't', order));
+  loop_->run_for(1ms);
+  EXPECT_EQ(order, "");
+  EXPECT_FALSE(a.locks.try_acquire(kName, kEx, LocalUse::kShared).has_value());  // somebody waits
+  first.release();
+  second.release();
+  run(a, a.tasks.join());
+  EXPECT_EQ(order, "xxstst");
+}
+
+TEST_F(LockManagerTest, WantedLocksAreHandedOverAndComeBack) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  for (int i = 0; i < 10; ++i) {
+    run(a, operate(a, kName, kEx, 0s, false));
+    run(b, operate(b, kName, kEx, 0s, false));
+  }
+  EXPECT_EQ(truth_.locks[kName].value, 20u);
+  // A handover is the giver's one CAW.
+  EXPECT_LE(a.locks.counts().writes + b.locks.counts().writes, 20u);
+  EXPECT_LT(longest_, 60ms);
+}
+
+TEST_F(LockManagerTest, ReadersShareAndAWriterGetsThemAll) {
+  std::vector<TestNode*> all;
+  for (std::uint16_t i = 0; i < 4; ++i) all.push_back(&add_node(i));
+  run(*all[0], operate(*all[0], kName, kEx, 0s, false));
+  for (TestNode* node : all) run(*node, operate(*node, kName, kS, 0s, false));
+  for (TestNode* node : all) EXPECT_EQ(node->locks.held(kName), kS);
+  EXPECT_EQ(on_disk(kName).sharers, 0xfu);
+  run(*all[2], operate(*all[2], kName, kEx, 0s, false));
+  EXPECT_EQ(all[2]->locks.held(kName), kEx);
+  EXPECT_EQ(all[0]->locks.held(kName), LockMode::kNone);
+}
+
+TEST_F(LockManagerTest, TwoUpgradersDoNotDeadlock) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  run(a, operate(a, kName, kS, 0s, false));
+  run(b, operate(b, kName, kS, 0s, false));
+  a.tasks.spawn(operate(a, kName, kEx, 1ms, false));
+  b.tasks.spawn(operate(b, kName, kEx, 1ms, false));
+  run(a, a.tasks.join());
+  run(b, b.tasks.join());
+  EXPECT_EQ(truth_.locks[kName].value, 2u);
+  EXPECT_LT(longest_, 100ms);
+}
+
+TEST_F(LockManagerTest, AHoldIsNotTakenAwayAndYieldingSaysThatItIsWanted) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  LockHold hold = take(a, kName, kEx);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, false));
+  loop_->run_for(500ms);
+  EXPECT_TRUE(a.locks.yielding(kName));
+  EXPECT_EQ(operations_, 0u);
+  hold.release();
+  run(b, b.tasks.join());
+  EXPECT_EQ(operations_, 1u);
+  EXPECT_FALSE(a.locks.yielding(kName));
+}
+
+TEST_F(LockManagerTest, AChunkIsAdoptedWithoutCawAndHandedOutWithOne) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  const BlockNo fresh{1040 + 50 * 16};
+  ASSERT_TRUE(run(a, a.locks.adopt_chunk(fresh)).has_value());
+  for (std::uint8_t i = 0; i < 15; ++i) run(a, operate(a, {fresh, i}, kEx, 0s, false));
+  EXPECT_EQ(a.locks.counts().writes, 0u);
+  EXPECT_EQ(a.locks.counts().reads, 0u);
+  // All 15 wanted at once go with few CAWs.
+  for (std::uint8_t i = 0; i < 15; ++i) b.tasks.spawn(operate(b, {fresh, i}, kS, 0s, false));
+  run(b, b.tasks.join());
+  EXPECT_LE(a.locks.counts().writes + b.locks.counts().writes, 3u);
+  EXPECT_EQ(operations_, 30u);
+}
+
+TEST_F(LockManagerTest, AllWantedEntriesOfABlockGoInOneCaw) {
+  TestNode& a = add_node(0);
+  for (std::uint8_t i = 0; i < 15; ++i) a.tasks.spawn(operate(a, {chunk(1), i}, kEx, 0s, false));
+  run(a, a.tasks.join());
+  EXPECT_LE(a.locks.counts().writes, 2u);
+}
+
+TEST_F(LockManagerTest, ADeadNodesLocksAreFreeOnceItsSlotIsClean) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  TestNode& c = add_node(2);
+  run(a, operate(a, kName, kEx, 0s, true));
+  const LockName shared{chunk(0), 4};
+  run(a, operate(a, shared, kS, 0s, true));
+  run(b, operate(b, shared, kS, 0s, true));
+  kill(a);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, true));
+  c.tasks.spawn(operate(c, shared, kEx, 0s, true));
+  loop_->run_for(1s);
+  recovering(a);
+  loop_->run_for(3s);
+  EXPECT_EQ(operations_, 3u) << "taken from a node that is not recovered";
+  recovered(a);
+  const Time then = loop_->now();
+  run(b, b.tasks.join());
+  run(c, c.tasks.join());
+  EXPECT_LT(loop_->now() - then, 250ms);
+  EXPECT_EQ(truth_.locks[kName].value, 2u);
+}
+
+TEST_F(LockManagerTest, ANodeThatCameBackDoesNotOwnWhatItsForerunnerHeld) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  const LockName shared{chunk(0), 4};
+  run(a, operate(a, kName, kEx, 0s, true));
+  run(a, operate(a, shared, kS, 0s, true));
+  kill(a);
+  recovered(a);
+  TestNode& again = add_node(0);
+  // S bits have no incarnation: the new node is asked, and clears what it does not hold.
+  run(b, operate(b, shared, kEx, 0s, true));
+  run(again, operate(again, kName, kEx, 0s, true));
+  run(b, operate(b, kName, kEx, 0s, true));
+  EXPECT_EQ(truth_.locks[kName].value, 3u);
+}
+
+TEST_F(LockManagerTest, AWaiterThatDiesIsInNobodysWay) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  TestNode& c = add_node(2);
+  LockHold reader = take(a, kName, kS);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, true));
+  loop_->run_for(100ms);
+  EXPECT_EQ(on_disk(kName).waiter, kEx);
+  kill(b);
+  recovered(b);
+  run(c, operate(c, kName, kS, 0s, true));
+  reader.release();
+  run(c, operate(c, kName, kEx, 0s, true));
+}
+
+TEST_F(LockManagerTest, OpenersAreRecordedAsTheLockGoesAndClearedAtTheLastClose) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  take(a, kName, kS).release();
+  a.client.open[kName] = 1;
+  {
+    LockHold hold = take(b, kName, kEx);
+    EXPECT_EQ(b.locks.openers(kName), 1u);
+  }
+  EXPECT_EQ(on_disk(kName).openers, 1u);
+  a.client.open.erase(kName);
+  EXPECT_TRUE(run(a, a.locks.closed(kName)).has_value());
+  EXPECT_EQ(on_disk(kName).openers, 0u);
+  EXPECT_EQ(on_disk(kName).owner, b.id);
+  // With the lock held there is nothing to clear.
+  const auto writes = b.locks.counts().writes;
+  EXPECT_TRUE(run(b, b.locks.closed(kName)).has_value());
+  EXPECT_EQ(b.locks.counts().writes, writes);
+}
+
+TEST_F(LockManagerTest, OpenersOfTheDeadAreClearedByTheNextGrant) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  TestNode& c = add_node(2);
+  take(a, kName, kS).release();
+  a.client.open[kName] = 1;
+  take(b, kName, kEx).release();
+  kill(a);
+  recovered(a);
+  loop_->run_for(200ms);
+  take(c, kName, kEx).release();
+  take(b, kName, kEx).release();
+  const LockHold hold = take(c, kName, kEx);
+  EXPECT_EQ(c.locks.openers(kName) & 1u, 1u) << "handovers carry openers on; only a grant by oneself looks at records";
+}
+
+TEST_F(LockManagerTest, ALapsedLeaseServesNothingUntilItIsBack) {
+  TestNode& a = add_node(0);
+  take(a, kName, kEx).release();
+  a.membership.set_lapsed(true);
+  EXPECT_FALSE(a.locks.try_acquire(kName, kEx, LocalUse::kShared).has_value());
+  a.tasks.spawn(operate(a, kName, kEx, 0s, true));
+  loop_->run_for(200ms);
+  EXPECT_EQ(operations_, 0u);
+  a.membership.set_lapsed(false);
+  run(a, a.tasks.join());
+  EXPECT_EQ(operations_, 1u);
+}
+
+TEST_F(LockManagerTest, WithdrawingWakesEveryWaiterWithFenced) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  LockHold hold = take(a, kName, kEx);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, true));
+  loop_->run_for(100ms);
+  b.membership.withdraw(Error{Errc::kFenced});
+  run(b, b.tasks.join());
+  EXPECT_EQ(failed_, 1u);
+  EXPECT_EQ(run(b, b.locks.acquire(kName, kS, LocalUse::kShared)).error(), Errc::kFenced);
+}
+
+TEST_F(LockManagerTest, StoppingWakesEveryWaiter) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  LockHold hold = take(a, kName, kEx);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, true));
+  loop_->run_for(100ms);
+  run(b, b.locks.stop());
+  run(b, b.tasks.join());
+  EXPECT_EQ(failed_, 1u);
+  EXPECT_EQ(run(b, b.locks.acquire(kName, kS, LocalUse::kShared)).error(), Errc::kStopping);
+}
+
+TEST_F(LockManagerTest, WhatCannotBeSettledIsKeptAndTheNodeWithdraws) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  take(a, kName, kEx).release();
+  a.client.fail_settle = true;
+  b.tasks.spawn(operate(b, kName, kEx, 0s, true));
+  loop_->run_for(500ms);
+  EXPECT_TRUE(a.membership.withdrawn());
+  EXPECT_EQ(on_disk(kName).owner, a.id);
+  EXPECT_EQ(operations_, 0u);
+  recovered(a);
+  run(b, b.tasks.join());
+}
+
+TEST_F(LockManagerTest, AfterAResetWhatIsHeldIsReadAgainAndALostLockEndsTheNode) {
+  TestNode& a = add_node(0);
+  take(a, kName, kEx).release();
+  const auto reads = a.locks.counts().reads;
+  a.membership.reset();
+  EXPECT_FALSE(a.locks.try_acquire(kName, kEx, LocalUse::kShared).has_value());
+  take(a, kName, kEx).release();
+  EXPECT_EQ(a.locks.counts().reads, reads + 1);
+  EXPECT_FALSE(a.membership.withdrawn());
+  format_lock_block(kName.block);  // the target has forgotten it
+  a.membership.reset();
+  EXPECT_EQ(run(a, a.locks.acquire(kName, kEx, LocalUse::kShared)).error(), Errc::kFenced);
+  EXPECT_TRUE(a.membership.withdrawn());
+}
+
+TEST_F(LockManagerTest, ABrokenLockBlockIsAnErrorToThoseWhoWantIt) {
+  TestNode& a = add_node(0);
+  IoBuffer noise(options_.logical_block);
+  noise.data()[5] = std::byte{77};
+  lun_->poke(chunk(5).offset_bytes(), noise.bytes());
+  EXPECT_EQ(run(a, a.locks.acquire({chunk(5), 1}, kS, LocalUse::kShared)).error(), Errc::kBadMagic);
+  IoBuffer image(options_.logical_block);
+  auto& made = *reinterpret_cast<format::LockBlock*>(image.data());
+  made.header.magic = format::kLockMagic;
+  made.entries[2].mode = 9;
+  seal_caw(image.bytes(), chunk(6).offset_bytes(), geometry_.fs_id);
+  lun_->poke(chunk(6).offset_bytes(), image.bytes());
+  EXPECT_EQ(run(a, a.locks.acquire({chunk(6), 2}, kS, LocalUse::kShared)).error(), Errc::kBadValue);
+  take(a, {chunk(7), 3}, kEx).release();  // the others are not touched
+}
+
+TEST_F(LockManagerTest, FourHungryNodesAreServedInTurn) {
+  std::vector<TestNode*> all;
+  std::vector<int> served(4, 0);
+  for (std::uint16_t i = 0; i < 4; ++i) all.push_back(&add_node(i));
+  const auto hungry = [](LockCluster*, TestNode& node, int& count, Time end) -> Task<void> {
+    while (node.executor.now() < end) {
+      Result<LockHold> hold = co_await node.locks.acquire(kName, kEx, LocalUse::kExclusive);
+      co_await node.executor.sleep(300us);
+      ++count;
+    }
+  };
+  const Time end = loop_->now() + 5s;
+  for (std::size_t i = 0; i < 4; ++i) all[i]->tasks.spawn(hungry(this, *all[i], served[i], end));
+  for (TestNode* node : all) run(*node, node->tasks.join());
+  const auto [least, most] = std::ranges::minmax(served);
+  EXPECT_GT(least, 100);
+  EXPECT_LT(most, 2 * least);
+}
+
+}  // namespace
+}  // namespace cawfs::test
