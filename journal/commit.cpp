@@ -148,10 +148,11 @@ void JournalLog::finish(Sealed& sealed) {
 }
 
 Task<Result<>> JournalLog::flush_to(std::uint64_t data_written) {
+  if (failed_) co_return fail(*failed_);
   while (data_flushed_ < data_written) {
-    if (failed_) co_return fail(*failed_);
     if (flushing_) {
       co_await flushed_.wait();
+      if (failed_) co_return fail(*failed_);
       continue;
     }
     flushing_ = true;
