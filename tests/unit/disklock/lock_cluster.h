@@ -152,7 +152,7 @@ class CountingClient final : public LockClient {
   CountingClient(Executor& executor, BlockDevice& device) : executor_(executor), device_(device) {}
 
   static std::uint64_t place(LockName name) {
-    return (BlockNo{2048} + (name.block.value % 32) * 16 + name.entry).offset_bytes();
+    return (BlockNo{2048} + (name.block.value / 16 % 64) * 16 + name.entry).offset_bytes();
   }
 
   Task<void> invalidate(LockName, LockMode, LockMode) override {
@@ -423,7 +423,7 @@ class LockCluster : public ::testing::Test {
   Task<void> heartbeat_all() {
     while (!stop_->requested()) {
       for (auto& node : nodes_) {
-        if (node->alive) node->membership.heartbeat();
+        if (node && node->alive) node->membership.heartbeat();
       }
       co_await stop_->sleep(50ms);
     }
