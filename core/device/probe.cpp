@@ -1,0 +1,227 @@
+#include "core/device/probe.h"
+
+#include <array>
+#include <cstring>
+
+#include "core/device/io_buffer.h"
+#include "core/runtime/task_group.h"
+
+namespace cawfs {
+namespace {
+
+constexpr std::uint32_t kCountsPerSession = 64;
+constexpr std::uint32_t kMostTries = 100 * kCountsPerSession;
+
+// The scratch block is an array of lanes; each racer counts in one of its own, so that racers of other nodes do no
+// harm but to make the race harder.
+struct Lane {
+  std::uint64_t nonce;
+  std::uint64_t count;
+};
+constexpr std::uint64_t kLanes = 512 / sizeof(Lane);
+
+bool is_attention(const Result<>& done) {
+  if (done) return false;
+  const Errc code = done.error().code;
+  return code == Errc::kUnitAttentionReset || code == Errc::kUnitAttentionReservations ||
+         code == Errc::kUnitAttentionOther;
+}
+
+constexpr int kMostAttentions = 8;
+
+Task<Result<>> read_again(BlockDevice& device, std::uint64_t offset, std::span<std::byte> out) {
+  Result<> done = co_await device.read(offset, out);
+  for (int i = 0; i < kMostAttentions && is_attention(done); ++i) done = co_await device.read(offset, out);
+  co_return done;
+}
+
+Task<Result<>> caw_again(BlockDevice& device, std::uint64_t offset, std::span<const std::byte> expected,
+                         std::span<const std::byte> data) {
+  Result<> done = co_await device.compare_and_write(offset, expected, data);
+  for (int i = 0; i < kMostAttentions && is_attention(done); ++i) {
+    done = co_await device.compare_and_write(offset, expected, data);
+  }
+  co_return done;
+}
+
+Task<Result<>> write_again(BlockDevice& device, std::uint64_t offset, std::span<const std::byte> data) {
+  Result<> done = co_await device.write(offset, data, Durability::kCached);
+  for (int i = 0; i < kMostAttentions && is_attention(done); ++i) {
+    done = co_await device.write(offset, data, Durability::kCached);
+  }
+  co_return done;
+}
+
+class Racer {
+ public:
+  Racer(BlockDevice& device, Random& random, std::uint64_t scratch, std::uint64_t lane)
+      : device_(device),
+        scratch_(scratch),
+        lane_(lane),
+        nonce_(random.next()),
+        image_(device.facts().logical_block),
+        next_(device.facts().logical_block) {}
+
+  Task<void> run() { outcome_ = co_await race(); }
+  const Result<>& outcome() const { return outcome_; }
+  // Is the lane as this racer has left it?
+  bool kept(std::span<const std::byte> block) const {
+    const Lane lane = load(block);
+    return lane.nonce == nonce_ && lane.count == count_;
+  }
+  // Did somebody else take the lane?
+  bool taken(std::span<const std::byte> block) const { return load(block).nonce != nonce_; }
+
+ private:
+  Lane load(std::span<const std::byte> block) const {
+    Lane lane;
+    std::memcpy(&lane, block.data() + lane_ * sizeof(Lane), sizeof(lane));
+    return lane;
+  }
+
+  Task<Result<>> race() {
+    const Result<> first = co_await read_again(device_, scratch_, image_.bytes());
+    if (!first) co_return first;
+    for (std::uint32_t tries = 0; count_ < kCountsPerSession; ++tries) {
+      if (tries == kMostTries) co_return fail(Errc::kUnsupported, "COMPARE AND WRITE never succeeds");
+      const Lane lane{nonce_, count_ + 1};
+      std::memcpy(next_.data(), image_.data(), image_.size());
+      std::memcpy(next_.data() + lane_ * sizeof(Lane), &lane, sizeof(lane));
+      const Result<> done = co_await caw_again(device_, scratch_, image_.bytes(), next_.bytes());
+      if (done) {
+        ++count_;
+        std::memcpy(image_.data(), next_.data(), image_.size());
+        continue;
+      }
+      if (done.error().code != Errc::kMiscompare) co_return done;
+      const Result<> fresh = co_await read_again(device_, scratch_, image_.bytes());
+      if (!fresh) co_return fresh;
+      if (count_ > 0 && !kept(image_.bytes())) break;  // lost: the judge finds out why
+    }
+    co_return Result<>{};
+  }
+
+  BlockDevice& device_;
+  std::uint64_t scratch_;
+  std::uint64_t lane_;
+  std::uint64_t nonce_;
+  std::uint64_t count_ = 0;
+  IoBuffer image_;
+  IoBuffer next_;
+  Result<> outcome_;
+};
+
+// A COMPARE AND WRITE that expects other bytes than there are changes nothing and says so.
+Task<Result<>> probe_miscompare(BlockDevice& device, Random& random, std::uint64_t scratch) {
+  IoBuffer expected(device.facts().logical_block);
+  IoBuffer data(device.facts().logical_block);
+  const std::array values{random.next(), random.next()};
+  std::memcpy(expected.data(), &values[0], sizeof(values[0]));
+  std::memcpy(data.data(), &values[1], sizeof(values[1]));
+  const Result<> done = co_await caw_again(device, scratch, expected.bytes(), data.bytes());
+  if (done) co_return fail(Errc::kUnsupported, "COMPARE AND WRITE does not compare");
+  if (done.error().code != Errc::kMiscompare) co_return done;
+  const Result<> looked = co_await read_again(device, scratch, expected.bytes());
+  if (!looked) co_return looked;
+  if (std::memcmp(expected.data(), &values[1], sizeof(values[1])) == 0) {
+    co_return fail(Errc::kUnsupported, "COMPARE AND WRITE writes in spite of a miscompare");
+  }
+  co_return Result<>{};
+}
+
+// kAgain: another node took one of our lanes.
+Task<Result<>> race_once(Executor& executor, Random& random, BlockDevice& first, BlockDevice& second,
+                         std::uint64_t scratch) {
+  const std::uint64_t lane = random.below(kLanes);
+  Racer one(first, random, scratch, lane);
+  Racer two(second, random, scratch, (lane + 1 + random.below(kLanes - 1)) % kLanes);
+  TaskGroup group(executor);
+  group.spawn(one.run());
+  group.spawn(two.run());
+  co_await group.join();
+  if (!one.outcome()) co_return one.outcome();
+  if (!two.outcome()) co_return two.outcome();
+  IoBuffer block(first.facts().logical_block);
+  const Result<> looked = co_await read_again(first, scratch, block.bytes());
+  if (!looked) co_return looked;
+  if (one.kept(block.bytes()) && two.kept(block.bytes())) co_return Result<>{};
+  if (one.taken(block.bytes()) || two.taken(block.bytes())) co_return fail(Errc::kAgain, "scratch block");
+  co_return fail(Errc::kUnsupported, "COMPARE AND WRITE is not atomic between two sessions");
+}
+
+}  // namespace
+
+Task<Result<>> probe_compare_and_write(Executor& executor, Random& random, BlockDevice& first, BlockDevice& second,
+                                       std::uint64_t scratch) {
+  constexpr int kRounds = 5;
+  if (!first.facts().compare_and_write) co_return fail(Errc::kUnsupported, "the device has no COMPARE AND WRITE");
+  const Result<> miscompare = co_await probe_miscompare(first, random, scratch);
+  if (!miscompare) co_return miscompare;
+  for (int round = 0; round < kRounds; ++round) {
+    const Result<> raced = co_await race_once(executor, random, first, second, scratch);
+    if (raced || raced.error().code != Errc::kAgain) co_return raced;
+  }
+  // So often by chance? Sooner a target that loses updates of whole lanes.
+  co_return fail(Errc::kUnsupported, "COMPARE AND WRITE is not atomic between two sessions");
+}
+
+namespace {
+
+struct Access {
+  Result<> write;
+  Result<> caw;
+
+  bool refused() const { return is_conflict(write) && is_conflict(caw); }
+  // The first error that is not about reservations.
+  Result<> device_error() const {
+    if (!write && !is_conflict(write)) return write;
+    if (!caw && !is_conflict(caw)) return caw;
+    return {};
+  }
+
+ private:
+  static bool is_conflict(const Result<>& done) { return !done && done.error().code == Errc::kReservationConflict; }
+};
+
+// Tries a WRITE and a COMPARE AND WRITE that changes nothing.
+Task<Access> try_to_write(BlockDevice& device, const ReservationProbe& probe) {
+  Access access;
+  IoBuffer block(device.facts().logical_block);
+  access.write = co_await write_again(device, probe.plain_scratch, block.bytes());
+  access.caw = co_await read_again(device, probe.scratch, block.bytes());
+  if (!access.caw) co_return access;
+  access.caw = co_await caw_again(device, probe.scratch, block.bytes(), block.bytes());
+  // Another node's probe changed the block in between: it was let through to the comparison.
+  if (!access.caw && access.caw.error().code == Errc::kMiscompare) access.caw = Result<>{};
+  co_return access;
+}
+
+}  // namespace
+
+Task<Result<>> probe_reservations(BlockDevice& first, BlockDevice& second, ReservationProbe probe) {
+  const Access stranger = co_await try_to_write(second, probe);
+  if (const Result<> error = stranger.device_error(); !error) co_return error;
+  if (!stranger.refused()) {
+    co_return fail(Errc::kUnsupported, "the device takes writes of a session that is not registered");
+  }
+  const Result<> registered = co_await second.pr_register_ignore(probe.second_key, Aptpl::kNo);
+  if (!registered) co_return registered;
+  const Access member = co_await try_to_write(second, probe);
+  if (const Result<> error = member.device_error(); !error) co_return error;
+  if (!member.write || !member.caw) {
+    co_return fail(Errc::kUnsupported, "the device refuses writes of a registered session");
+  }
+  Result<> preempted = co_await first.pr_preempt_and_abort(probe.key, probe.second_key, probe.type);
+  for (int i = 0; i < kMostAttentions && is_attention(preempted); ++i) {
+    preempted = co_await first.pr_preempt_and_abort(probe.key, probe.second_key, probe.type);
+  }
+  if (!preempted) co_return preempted;
+  const Access victim = co_await try_to_write(second, probe);
+  if (const Result<> error = victim.device_error(); !error) co_return error;
+  if (!victim.refused()) {
+    co_return fail(Errc::kUnsupported, "the device takes writes of a session that was preempted");
+  }
+  co_return Result<>{};
+}
+
+}  // namespace cawfs
