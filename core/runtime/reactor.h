@@ -57,6 +57,11 @@ class Reactor {
     run_until([&] { return group.running() == 0; });
     return std::move(*result);
   }
+  void run(Task<void> task) {
+    TaskGroup group(executor());
+    group.spawn(std::move(task));
+    run_until([&] { return group.running() == 0; });
+  }
 
  private:
   template <class T>
