@@ -31,8 +31,11 @@ bool LockManager::has_work(const CachedBlock& block) const {
 Task<void> LockManager::work(CachedBlock& block) {
   block.interval = tuning_.poll_fastest;
   block.lives_at = executor_.now();
-  const bool taking = std::ranges::any_of(block.locks, [](const CachedLock& lock) { return lock.needs_acquire(); });
-  if (block.remembered && !taking) {
+  // Old news will do for giving up what we hold, not for finding out what others have done.
+  const bool look = std::ranges::any_of(block.locks, [](const CachedLock& lock) {
+    return lock.needs_acquire() || lock.disown || lock.check_opener;
+  });
+  if (block.remembered && !look) {
     block.image = CawImage(block.block.offset_bytes(), geometry_.logical_block);
     block.image.as<format::LockBlock>() = *block.remembered;
     block.read_at = executor_.now();
