@@ -108,7 +108,7 @@ Task<void> FuseDispatcher::list(Request request, bool with_attributes) {
     co_return;
   }
   const auto bytes = listing.bytes();
-  if (waits && connection_.reply(unique, std::span(&bytes, 1))) co_return;
+  if (waits && connection_.reply_parts(unique, std::span(&bytes, 1))) co_return;
   for (InodeNo inode : listing.given) take_back_entry(inode);
 }
 

@@ -56,7 +56,7 @@ Task<void> FuseDispatcher::create(Request request) {
   const fuse_open_out open = open_out(handle);
   const std::array parts{std::as_bytes(std::span(&entry, 1)), std::as_bytes(std::span(&open, 1))};
   const bool waits = still_waiting(request);
-  if (waits && connection_.reply(request.header().unique, parts)) co_return;
+  if (waits && connection_.reply_parts(request.header().unique, parts)) co_return;
   take_back_entry(inode);
   co_await close_file(handle);
 }
@@ -150,7 +150,7 @@ Task<void> FuseDispatcher::read(Request request) {
   mapped_.overlay(file->inode, in->offset, data);
   if (!still_waiting(request)) co_return;
   const std::span<const std::byte> part = data;
-  connection_.reply(request.header().unique, std::span(&part, 1));
+  connection_.reply_parts(request.header().unique, std::span(&part, 1));
 }
 
 Task<void> FuseDispatcher::write(Request request) {

@@ -74,7 +74,7 @@ Task<void> FuseDispatcher::readlink(Request request) {
   if (!target) co_return answer_error(request, target.error());
   if (!still_waiting(request)) co_return;
   const auto bytes = std::as_bytes(std::span(target->data(), target->size()));
-  connection_.reply(request.header().unique, std::span(&bytes, 1));
+  connection_.reply_parts(request.header().unique, std::span(&bytes, 1));
 }
 
 Task<void> FuseDispatcher::link(Request request) {

@@ -187,7 +187,7 @@ bool FuseConnection::reply_error(std::uint64_t unique, int error) {
   return n >= 0;
 }
 
-bool FuseConnection::reply(std::uint64_t unique, std::span<const std::span<const std::byte>> parts) {
+bool FuseConnection::reply_parts(std::uint64_t unique, std::span<const std::span<const std::byte>> parts) {
   constexpr std::size_t kMaxParts = 4;
   CAWFS_ASSERT(parts.size() < kMaxParts);
   std::array<iovec, kMaxParts> vector{};

@@ -47,11 +47,11 @@ class FuseConnection {
   // Answers a request with `error` (an errno value, positive) or with the parts in order. False: the kernel had given
   // the request up, and holds nothing that the answer would have given it.
   bool reply_error(std::uint64_t unique, int error);
-  bool reply(std::uint64_t unique, std::span<const std::span<const std::byte>> parts);
+  bool reply_parts(std::uint64_t unique, std::span<const std::span<const std::byte>> parts);
   template <class T>
   bool reply(std::uint64_t unique, const T& value) {
     const std::span<const std::byte> part = std::as_bytes(std::span(&value, 1));
-    return reply(unique, std::span(&part, 1));
+    return reply_parts(unique, std::span(&part, 1));
   }
 
   // Sends a notification; 0 or -errno. Only those that the kernel does not block on (see KernelCache).
@@ -72,8 +72,8 @@ class FuseConnection {
   Log& log_;
   int fd_;
   FuseFeatures features_;
-  std::shared_ptr<IoBuffer> buffer_;  // receives the next request
   std::vector<std::shared_ptr<IoBuffer>> pool_;
+  std::shared_ptr<IoBuffer> buffer_;  // receives the next request; taken from the pool
 };
 
 }  // namespace cawfs

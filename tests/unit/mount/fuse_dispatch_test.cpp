@@ -1,0 +1,393 @@
+// The FUSE layer over a file system in memory, mounted for real: the daemon's side runs on a thread of its own, the
+// test makes system calls. Needs root and /dev/fuse.
+#include "mount/fuse_dispatch.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/fs.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <set>
+#include <thread>
+
+#include "tests/unit/mount/memory_operations.h"
+
+namespace cawfs {
+namespace {
+
+using namespace std::chrono_literals;
+
+// The served file system; used by the reactor's thread only, by way of run_there().
+struct Served {
+  std::unique_ptr<Reactor> reactor = Reactor::make().value();
+  std::unique_ptr<Log> log = stderr_log("fuse_dispatch_test", LogLevel::kError);
+  MemoryOperations operations{reactor->executor()};
+  std::unique_ptr<FuseConnection> connection;
+  std::unique_ptr<FuseKernelCache> cache;
+  std::unique_ptr<FuseDispatcher> dispatcher;
+};
+
+class FuseMountTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = testing::TempDir() + "cawfs-fuse-XXXXXX";
+    directory = mkdtemp(name.data());
+    auto mounted = std::make_shared<std::promise<bool>>();
+    auto result = mounted->get_future();
+    thread_ = std::thread([this, mounted] { serve(*mounted); });
+    ASSERT_TRUE(result.get());
+  }
+
+  void TearDown() override {
+    if (umount2(directory.c_str(), 0) != 0) {
+      ADD_FAILURE() << "umount: " << std::strerror(errno);
+      umount2(directory.c_str(), MNT_DETACH | MNT_FORCE);
+    }
+    thread_.join();
+    rmdir(directory.c_str());
+    EXPECT_EQ(opens_left, 0);
+    for (const auto& [inode, count] : references_left) EXPECT_GE(count, 0) << inode.value;
+  }
+
+  // Runs `work` on the reactor's thread, between two steps of the daemon.
+  void run_there(std::function<void(Served&)> work) {
+    auto done = std::make_shared<std::promise<void>>();
+    {
+      const std::lock_guard lock(mutex_);
+      work_.push_back([this, &work, done] {
+        work(*served_);
+        done->set_value();
+      });
+    }
+    done->get_future().wait();
+  }
+  // Starts `task` there; does not wait for its end.
+  void start_there(std::function<Task<void>(Served&)> make) {
+    run_there([&](Served& served) { group_->spawn(make(served)); });
+  }
+
+  std::string path(const std::string& name) const { return directory + "/" + name; }
+  std::string content(const std::string& name) const {
+    std::ifstream in(path(name), std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  void store(const std::string& name, const std::string& text) const {
+    std::ofstream out(path(name), std::ios::binary);
+    out << text;
+  }
+
+  std::string directory;
+  int opens_left = -1;
+  std::map<InodeNo, std::int64_t> references_left;
+
+ private:
+  static Task<void> tick(Executor& executor, const bool& stop) {
+    while (!stop) co_await executor.sleep(1ms);
+  }
+
+  void serve(std::promise<bool>& mounted) {
+    Served served;
+    served_ = &served;
+    Executor& executor = served.reactor->executor();
+    TaskGroup group(executor);
+    group_ = &group;
+    served.connection = std::move(*FuseConnection::open(*served.reactor, *served.log));
+    auto mounting = served.connection->mount("memory", directory, MS_NOSUID);
+    if (!mounting) return mounted.set_value(false);
+    auto ready = served.reactor->run(served.connection->handshake());
+    served.cache =
+        std::make_unique<FuseKernelCache>(executor, *served.connection, *served.log, served.operations.root());
+    served.dispatcher = std::make_unique<FuseDispatcher>(*served.reactor, *served.log, *served.connection,
+                                                         served.operations, *served.cache, DispatchOptions{});
+    mounted.set_value(ready.has_value());
+    bool stop = false;
+    TaskGroup ticker(executor);
+    ticker.spawn(tick(executor, stop));  // so that work_ is looked at
+    TaskGroup serving(executor);
+    serving.spawn(served.dispatcher->serve());
+    served.reactor->run_until([&] {
+      run_work();
+      return serving.running() == 0 && group.running() == 0;
+    });
+    stop = true;
+    served.reactor->run_until([&] { return ticker.running() == 0; });
+    opens_left = served.operations.opens;
+    references_left = served.operations.references;
+    served_ = nullptr;
+  }
+
+  void run_work() {
+    std::vector<std::function<void()>> work;
+    {
+      const std::lock_guard lock(mutex_);
+      work.swap(work_);
+    }
+    for (auto& one : work) one();
+  }
+
+  Served* served_ = nullptr;
+  TaskGroup* group_ = nullptr;
+  std::thread thread_;
+  std::mutex mutex_;
+  std::vector<std::function<void()>> work_;
+};
+
+TEST_F(FuseMountTest, FilesAndDirectories) {
+  ASSERT_EQ(mkdir(path("d").c_str(), 0750), 0);
+  store("d/file", "hello");
+  EXPECT_EQ(content("d/file"), "hello");
+  struct stat st{};
+  ASSERT_EQ(stat(path("d/file").c_str(), &st), 0);
+  EXPECT_EQ(st.st_size, 5);
+  EXPECT_EQ(mkdir(path("d").c_str(), 0750), -1);
+  EXPECT_EQ(errno, EEXIST);
+  ASSERT_EQ(symlink("d/file", path("s").c_str()), 0);
+  EXPECT_EQ(content("s"), "hello");
+  ASSERT_EQ(link(path("d/file").c_str(), path("h").c_str()), 0);
+  ASSERT_EQ(stat(path("h").c_str(), &st), 0);
+  EXPECT_EQ(st.st_nlink, 2u);
+  ASSERT_EQ(mknod(path("dev").c_str(), S_IFCHR | 0600, makedev(259, 70000)), 0);
+  ASSERT_EQ(stat(path("dev").c_str(), &st), 0);
+  EXPECT_EQ(major(st.st_rdev), 259u);
+  EXPECT_EQ(minor(st.st_rdev), 70000u);
+  EXPECT_EQ(rmdir(path("d").c_str()), -1);
+  EXPECT_EQ(errno, ENOTEMPTY);
+  ASSERT_EQ(unlink(path("d/file").c_str()), 0);
+  ASSERT_EQ(rmdir(path("d").c_str()), 0);
+  EXPECT_EQ(stat(path("d").c_str(), &st), -1);
+}
+
+TEST_F(FuseMountTest, NamesAbove255BytesAreTooLong) {
+  struct stat st{};
+  EXPECT_EQ(stat(path(std::string(255, 'n')).c_str(), &st), -1);
+  EXPECT_EQ(errno, ENOENT);
+  EXPECT_EQ(stat(path(std::string(256, 'n')).c_str(), &st), -1);
+  EXPECT_EQ(errno, ENAMETOOLONG);
+}
+
+TEST_F(FuseMountTest, RenameModes) {
+  store("a", "a");
+  store("b", "b");
+  EXPECT_EQ(renameat2(AT_FDCWD, path("a").c_str(), AT_FDCWD, path("b").c_str(), RENAME_NOREPLACE), -1);
+  EXPECT_EQ(errno, EEXIST);
+  ASSERT_EQ(renameat2(AT_FDCWD, path("a").c_str(), AT_FDCWD, path("b").c_str(), RENAME_EXCHANGE), 0);
+  EXPECT_EQ(content("a"), "b");
+  ASSERT_EQ(rename(path("a").c_str(), path("b").c_str()), 0);
+  EXPECT_EQ(content("b"), "b");
+  EXPECT_FALSE(std::filesystem::exists(path("a")));
+}
+
+TEST_F(FuseMountTest, ListsLargeDirectoriesWholeWithDots) {
+  std::set<std::string> made;
+  for (int i = 0; i < 1500; ++i) {
+    made.insert(fmt::format("a rather long file name, so that several listings are needed {}", i));
+
+    store(fmt::format("a rather long file name, so that several listings are needed {}", i), "");
+  }
+  std::set<std::string> listed;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) listed.insert(entry.path().filename());
+  EXPECT_EQ(listed, made);
+  DIR* dir = opendir(directory.c_str());
+  std::vector<std::string> first;
+  while (first.size() < 2) first.emplace_back(readdir(dir)->d_name);
+  EXPECT_EQ(first, (std::vector<std::string>{".", ".."}));
+  rewinddir(dir);
+  std::size_t count = 0;
+  while (readdir(dir)) ++count;
+  EXPECT_EQ(count, made.size() + 2);
+  closedir(dir);
+}
+
+TEST_F(FuseMountTest, AppendsGoToTheTrueEnd) {
+  store("log", "one ");
+  const int fd = open(path("log").c_str(), O_WRONLY | O_APPEND);
+  struct stat st{};
+  ASSERT_EQ(fstat(fd, &st), 0);  // the kernel knows size 4
+  run_there([](Served& served) {
+    auto& node = *served.operations.find(served.operations.root(), "log");
+    const std::string more = "elsewhere ";
+    for (char c : more) node.data.push_back(static_cast<std::byte>(c));
+  });
+  ASSERT_EQ(write(fd, "two", 3), 3);
+  ASSERT_EQ(fstat(fd, &st), 0);
+  EXPECT_EQ(st.st_size, 17);
+  close(fd);
+  EXPECT_EQ(content("log"), "one elsewhere two");
+}
+
+TEST_F(FuseMountTest, ReadersSeeDirectWritesThroughTheirCachedPages) {
+  store("f", std::string(10000, 'a'));
+  const int reader = open(path("f").c_str(), O_RDONLY);
+  std::array<char, 10000> out{};
+  ASSERT_EQ(pread(reader, out.data(), out.size(), 0), 10000);
+  int reads = 0;
+  run_there([&](Served& served) { reads = served.operations.reads; });
+  ASSERT_EQ(pread(reader, out.data(), out.size(), 0), 10000);
+  run_there([&](Served& served) { EXPECT_EQ(served.operations.reads, reads) << "not cached"; });
+  const int writer = open(path("f").c_str(), O_RDWR);
+  for (char c = 'b'; c < 'z'; ++c) {
+    ASSERT_EQ(pwrite(writer, &c, 1, 5000), 1);
+    ASSERT_EQ(pread(reader, out.data(), out.size(), 0), 10000);
+    ASSERT_EQ(out[5000], c);
+    ASSERT_EQ(pread(writer, out.data(), 1, 5000), 1);
+    ASSERT_EQ(out[0], c);
+  }
+  close(writer);
+  close(reader);
+}
+
+Task<void> change_elsewhere(Served& served, std::string name, std::string text, std::atomic<bool>& done) {
+  auto& node = *served.operations.find(served.operations.root(), name);
+  co_await served.cache->invalidate_inode(node.attributes.inode, 0, 0);
+  const auto bytes = std::as_bytes(std::span(text.data(), text.size()));
+  node.data.assign(bytes.begin(), bytes.end());
+  done = true;
+}
+
+TEST_F(FuseMountTest, InvalidationDropsAttributesAndPages) {
+  store("f", "before");
+  EXPECT_EQ(content("f"), "before");
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return change_elsewhere(served, "f", "after, and longer", done); });
+  while (!done) std::this_thread::yield();
+  struct stat st{};
+  ASSERT_EQ(stat(path("f").c_str(), &st), 0);
+  EXPECT_EQ(st.st_size, 17);
+  EXPECT_EQ(content("f"), "after, and longer");
+}
+
+// Trap 1: the kernel waits for the READ of a page that it is to drop; the READ must be served meanwhile.
+TEST_F(FuseMountTest, InvalidationWaitsForAReadWithoutBlockingTheDaemon) {
+  store("f", "before");
+  run_there([](Served& served) { served.operations.read_gate().reset(); });
+  std::string got;
+  std::thread reader([&] { got = content("f"); });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.reads > 0; });
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return change_elsewhere(served, "f", "later!", done); });
+  store("g", "the daemon still serves");
+  EXPECT_FALSE(done);
+  run_there([](Served& served) { served.operations.read_gate().set(); });
+  reader.join();
+  EXPECT_EQ(got, "before");
+  while (!done) std::this_thread::yield();
+  EXPECT_EQ(content("f"), "later!");
+}
+
+Task<void> rename_elsewhere(Served& served, std::atomic<bool>& done) {
+  const InodeNo root = served.operations.root();
+  co_await served.cache->invalidate_entries(root);
+  auto& names = served.operations.node(root).names;
+  names["new"] = names["old"];
+  names.erase("old");
+  served.operations.node(root).attributes.mtime_ns += 1000;
+  done = true;
+}
+
+TEST_F(FuseMountTest, InvalidationDropsNamesAndListings) {
+  store("old", "x");
+  struct stat st{};
+  ASSERT_EQ(stat(path("old").c_str(), &st), 0);
+  int lookups = 0;
+  run_there([&](Served& served) { lookups = served.operations.lookups; });
+  for (int i = 0; i < 10; ++i) stat(path("old").c_str(), &st);
+  run_there([&](Served& served) { EXPECT_EQ(served.operations.lookups, lookups) << "names are not cached"; });
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory), {}), 1);
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return rename_elsewhere(served, done); });
+  while (!done) std::this_thread::yield();
+  EXPECT_EQ(stat(path("old").c_str(), &st), -1);
+  EXPECT_EQ(stat(path("new").c_str(), &st), 0);
+  EXPECT_EQ(std::filesystem::directory_iterator(directory)->path().filename(), "new");
+}
+
+TEST_F(FuseMountTest, SharedMaps) {
+  store("f", std::string(8192, 'a'));
+  const int fd = open(path("f").c_str(), O_RDWR);
+  auto* map = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ASSERT_NE(map, MAP_FAILED);
+  map[100] = 'b';
+  map[5000] = 'c';
+  // Bytes that another node changes beside the mapped ones stay.
+  run_there([](Served& served) {
+    auto& node = *served.operations.find(served.operations.root(), "f");
+    node.data[200] = std::byte{'x'};
+  });
+  ASSERT_EQ(msync(map, 8192, MS_SYNC), 0);
+  munmap(map, 8192);
+  close(fd);
+  run_there([](Served& served) {
+    const auto& data = served.operations.find(served.operations.root(), "f")->data;
+    EXPECT_EQ(data[100], std::byte{'b'});
+    EXPECT_EQ(data[5000], std::byte{'c'});
+    EXPECT_GT(served.operations.syncs, 0);
+  });
+}
+
+TEST_F(FuseMountTest, SyncsWhenAsked) {
+  const int fd = open(path("f").c_str(), O_RDWR | O_CREAT, 0644);
+  ASSERT_EQ(write(fd, "x", 1), 1);
+  ASSERT_EQ(fdatasync(fd), 0);
+  ASSERT_EQ(fsync(fd), 0);
+  run_there([](Served& served) { EXPECT_EQ(served.operations.syncs, 2); });
+  const int dsync = open(path("f").c_str(), O_WRONLY | O_DSYNC);
+  ASSERT_EQ(write(dsync, "y", 1), 1);
+  run_there([](Served& served) { EXPECT_EQ(served.operations.syncs, 3); });
+  close(fd);
+  close(dsync);
+}
+
+TEST_F(FuseMountTest, WhatIsNotThereFailsAsOnAFileSystemWithoutIt) {
+  const int fd = open(path("f").c_str(), O_RDWR | O_CREAT, 0644);
+  EXPECT_EQ(fallocate(fd, 0, 0, 4096), -1);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  EXPECT_EQ(lseek(fd, 0, SEEK_END), 0);
+  struct flock lock{};
+  lock.l_type = F_WRLCK;
+  EXPECT_EQ(fcntl(fd, F_SETLK, &lock), 0);
+  close(fd);
+  struct statvfs vfs{};
+  ASSERT_EQ(statvfs(directory.c_str(), &vfs), 0);
+  EXPECT_EQ(vfs.f_bfree, 500u);
+  EXPECT_EQ(vfs.f_namemax, 255u);
+}
+
+// Trap 5: a killed process goes away although its request is not answered; one with another signal waits.
+TEST_F(FuseMountTest, AKilledCallerIsLetGo) {
+  run_there([](Served& served) { served.operations.lookup_gate().reset(); });
+  const std::string target = path("anything");
+  const pid_t child = fork();
+  if (child == 0) {
+    struct stat st{};
+    signal(SIGUSR1, [](int) {});
+    stat(target.c_str(), &st);
+    _exit(0);
+  }
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.lookups > 0; });
+  kill(child, SIGUSR1);
+  for (int i = 0; i < 5; ++i) run_there([](Served&) {});
+  EXPECT_EQ(waitpid(child, nullptr, WNOHANG), 0);
+  kill(child, SIGKILL);
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  run_there([](Served& served) { served.operations.lookup_gate().set(); });
+}
+
+}  // namespace
+}  // namespace cawfs
