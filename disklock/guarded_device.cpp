@@ -59,6 +59,7 @@ void GuardedDevice::close_gate(bool reset, std::uint64_t sequence) {
   reset_ = reset_ || reset;
   attention_at_ = std::max(attention_at_, sequence);
   ++attentions_;
+  if (reset && keeper_) keeper_->reset_seen();
   if (!open_) return;
   open_ = false;
   tasks_.spawn(reopen());

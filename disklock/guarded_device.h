@@ -45,6 +45,8 @@ class NexusKeeper {
   // All writes are stopped. Returns ok once the key is registered, the reservation exists and the slot is ours; an
   // error ends the device for good. Waits out transport errors; uses the raw device. `reset`: 29/xx was seen.
   virtual Task<Result<>> regain(bool reset) = 0;
+  // 29/xx was seen just now: called before any request is answered after it. Must not wait.
+  virtual void reset_seen() {}
 };
 
 class GuardedDevice final : public BlockDevice {

@@ -31,6 +31,11 @@ Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record) {
   return view;
 }
 
+HeartbeatValue heartbeat_value(std::span<const std::byte> logical_block) {
+  const auto& beat = *reinterpret_cast<const format::Heartbeat*>(logical_block.data());
+  return {beat.counter.value(), beat.incarnation.value(), beat.crc.value()};
+}
+
 SlotTable::SlotTable(BlockDevice& device, CawEditor& editor, const Geometry& geometry)
     : device_(device), editor_(editor), geometry_(geometry), incoming_(std::size_t{geometry.slots} * kBlockSize) {}
 
@@ -77,8 +82,7 @@ Task<Result<>> HeartbeatTable::read() {
 }
 
 HeartbeatValue HeartbeatTable::value(SlotNo slot) const {
-  const auto& beat = *reinterpret_cast<const format::Heartbeat*>(buffer_.data() + std::size_t{slot.value} * kBlockSize);
-  return {beat.counter.value(), beat.incarnation.value(), beat.crc.value()};
+  return heartbeat_value(buffer_.bytes().subspan(std::size_t{slot.value} * kBlockSize, geometry_.logical_block));
 }
 
 Result<format::Heartbeat> HeartbeatTable::heartbeat(SlotNo slot) const {

@@ -3,7 +3,7 @@
 
 #include <array>
 #include <optional>
-#include <string>
+#include <span>
 #include <string_view>
 
 #include "core/base/error.h"
@@ -64,6 +64,8 @@ struct HeartbeatValue {
   std::uint32_t crc = 0;
   friend bool operator==(const HeartbeatValue&, const HeartbeatValue&) = default;
 };
+
+HeartbeatValue heartbeat_value(std::span<const std::byte> logical_block);
 
 // The slots' records as of one read. Records that do not verify have no view; read() has then read them again for a
 // second.

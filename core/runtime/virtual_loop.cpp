@@ -11,17 +11,22 @@ Executor& VirtualLoop::add_executor() {
 
 bool VirtualLoop::step() {
   bool ran = false;
-  for (std::size_t i = 0; i < executors_.size(); ++i) ran |= executors_[i]->run_ready(1) > 0;
+  for (std::size_t i = 0; i < executors_.size(); ++i) {
+    if (!paused_.contains(executors_[i].get())) ran |= executors_[i]->run_ready(1) > 0;
+  }
   if (ran) return true;
 
   std::optional<Time> next;
   for (const auto& executor : executors_) {
+    if (paused_.contains(executor.get())) continue;
     auto timer = executor->next_timer();
     if (timer && (!next || *timer < *next)) next = timer;
   }
   if (!next) return false;
   if (*next > clock_.now()) clock_.advance_to(*next);
-  for (std::size_t i = 0; i < executors_.size(); ++i) executors_[i]->fire_timers(clock_.now());
+  for (std::size_t i = 0; i < executors_.size(); ++i) {
+    if (!paused_.contains(executors_[i].get())) executors_[i]->fire_timers(clock_.now());
+  }
   return true;
 }
 

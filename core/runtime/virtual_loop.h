@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "core/runtime/executor.h"
@@ -28,6 +29,11 @@ class VirtualLoop {
 
   // The loop owns it. A killed executor's frames are never destroyed.
   Executor& add_executor();
+
+  // The executor stands still, as a stopped process does: nothing of it runs and none of its timers fires, while the
+  // clock goes on for the others. Until resume().
+  void pause(Executor& executor) { paused_.insert(&executor); }
+  void resume(Executor& executor) { paused_.erase(&executor); }
 
   // Runs until `done()` or until nothing is left to do; false in the latter case.
   template <class Done>
@@ -61,6 +67,7 @@ class VirtualLoop {
 
   VirtualClock clock_;
   std::vector<std::unique_ptr<Executor>> executors_;
+  std::set<const Executor*> paused_;  // looked up only, never walked
 };
 
 }  // namespace cawfs

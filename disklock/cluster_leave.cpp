@@ -1,0 +1,60 @@
+// How a node leaves.
+#include "disklock/cluster_member.h"
+
+namespace cawfs {
+
+using format::SlotRecord;
+
+Task<Result<>> ClusterMember::leave() {
+  co_await end_tasks();
+  Result<> done;
+  if (!withdrawn_ && !guard_.ended() && self_.incarnation.value != 0) {
+    done = co_await vacate_slot();
+    if (done) {
+      // The last one's registration keeps the reservation, so that a node fenced long ago cannot write when it wakes.
+      Result<bool> others = co_await others_remain();
+      if (others && *others) co_await registration_.drop();
+      log_.info("left slot {}", self_.slot.value);
+    }
+  }
+  guard_.end(Error{Errc::kStopping, "left"});
+  co_await tasks_.join();
+  co_await guard_.join();
+  co_return done;
+}
+
+// Recoveries end as they would; the heartbeat goes on until then.
+Task<void> ClusterMember::end_tasks() {
+  stop_.request();
+  lease_condition_.notify_all();
+  co_await tasks_.join();
+  heart_.request_stop();
+  co_await heart_.join();
+}
+
+Task<Result<>> ClusterMember::vacate_slot() {
+  Result<CawResult> edited = co_await editor_.edit(
+      geometry_.slot_record_offset(self_.slot), format::kSlotMagic, [this](CawImage& image) -> Result<CawEditor::Plan> {
+        auto& record = image.as<SlotRecord>();
+        const Result<SlotView> view = view_slot(self_.slot, record);
+        if (!view) return fail(view.error());
+        if (view->incarnation == self_.incarnation && view->state == format::SlotState::kClean) {
+          return CawEditor::Plan::kLeave;  // ran unseen
+        }
+        if (view->incarnation > self_.incarnation) return CawEditor::Plan::kLeave;  // and others have taken it since
+        // Somebody suspects us: it finds our key, fences it, and replays an empty journal.
+        if (judge_own(*view) != Own::kMine) return fail(Errc::kFenced, "own slot", self_.slot.value);
+        vacate(record);
+        return CawEditor::Plan::kWrite;
+      });
+  if (!edited) co_return fail(edited.error());
+  co_return Result<>{};
+}
+
+Task<Result<bool>> ClusterMember::others_remain() {
+  Result<> done = co_await table_.read();
+  if (!done) co_return fail(done.error());
+  co_return table_.in_use() != 0;
+}
+
+}  // namespace cawfs

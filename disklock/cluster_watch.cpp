@@ -1,0 +1,188 @@
+// What a member does each interval: reads the node table and the heartbeats, sees to its own slot, recovers the dead;
+// and each half dead-time looks after its registration and sweeps the keys that nobody stands behind.
+#include <algorithm>
+#include <utility>
+
+#include "disklock/cluster_member.h"
+
+namespace cawfs {
+
+using format::SlotState;
+
+Task<void> ClusterMember::watch_loop() {
+  Time next = executor_.now();
+  while (!ending()) {
+    co_await watch_once();
+    next = std::max(next + interval_, executor_.now());
+    co_await stop_.sleep_until(next);
+  }
+}
+
+Task<void> ClusterMember::watch_once() {
+  const Time table_issued = executor_.now();
+  Result<> done = co_await table_.read();
+  if (ending()) co_return;
+  if (!done) {
+    log_.warning("the node table cannot be read: {}", describe(done.error().code));
+    co_return;
+  }
+  co_await check_own_slot(table_issued);
+  if (ending()) co_return;
+  note_slots();
+
+  const Time issued = executor_.now();
+  done = co_await heartbeats_.read();
+  if (ending()) co_return;
+  if (!done) {
+    log_.warning("the heartbeats cannot be read: {}", describe(done.error().code));
+    co_return;
+  }
+  SilenceWatch::Values values;
+  for (std::uint16_t i = 0; i < geometry_.slots; ++i) values[i] = heartbeats_.value(SlotNo{i});
+  silence_.observe(issued, executor_.now(), subjects_of(table_), values);
+
+  if (recovering_ || executor_.now() < next_recovery_ || !lease_valid()) co_return;
+  const std::optional<Suspect> suspect = find_suspect();
+  if (!suspect) co_return;
+  recovering_ = true;
+  tasks_.spawn(recover(*suspect));
+}
+
+Task<void> ClusterMember::check_own_slot(Time issued) {
+  const SlotView* view = table_.view(self_.slot);
+  if (!view) {
+    log_.error("the record of this node's own slot {} is damaged", self_.slot.value);
+    co_return;
+  }
+  switch (judge_own(*view)) {
+    case Own::kMine:
+      lease_.slot_seen(issued, executor_.now());
+      lease_changed();
+      co_return;
+    case Own::kBeingRecovered: {
+      // Suspected but not fenced: stop serving, go on showing life. Once the key is gone it is too late.
+      lease_.suspend();
+      lease_changed();
+      Result<Registration::State> state = co_await registration_.look();
+      const bool lost = state && *state == Registration::State::kKeyMissing;
+      if (lost) withdraw(Error{Errc::kFenced, "own slot", self_.slot.value});
+      co_return;
+    }
+    case Own::kLost:
+      withdraw(Error{Errc::kFenced, "own slot", self_.slot.value});
+      co_return;
+  }
+}
+
+void ClusterMember::note_slots() {
+  active_slots_ = table_.in_use();
+  for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
+    const SlotView* view = table_.view(SlotNo{i});
+    if (!view) continue;
+    const Seen before = seen_[i];
+    seen_[i] = {view->state, view->in_use() ? view->incarnation : Incarnation{}};
+    if (before.state == seen_[i].state && before.incarnation == seen_[i].incarnation) continue;
+    notify([&](MembershipObserver& o) { o.slot_changed(SlotNo{i}, before.state, view->state, view->incarnation); });
+  }
+}
+
+// --- the dead -------------------------------------------------------------------------------------------------------
+
+std::optional<Suspect> ClusterMember::find_suspect() const {
+  for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
+    const SlotView* view = table_.view(SlotNo{i});
+    if (!view || !view->in_use() || view->slot == self_.slot) continue;
+    const Duration silence = silence_.silence(view->slot);
+    bool dead = false;
+    if (view->state == SlotState::kActive || view->recoverer.slot == view->slot) {
+      dead = silence >= options_.dead_time;
+    } else if (view->recoverer.slot == kNoSlotOfItsOwn || view->recoverer == self_) {
+      dead = true;  // a tool's fence; or our own attempt, which failed
+    } else {
+      // The recoverer's own slot is recovered first; then it is stale.
+      const SlotView* recoverer = table_.view(view->recoverer.slot);
+      dead = recoverer && !recoverer->stands_for(view->recoverer);
+    }
+    if (!dead) continue;
+    Suspect suspect = suspect_of(*view);
+    suspect.heartbeat = silence_.last(view->slot).value_or(HeartbeatValue{});
+    suspect.silence = silence;
+    return suspect;
+  }
+  return std::nullopt;
+}
+
+Task<void> ClusterMember::recover(Suspect suspect) {
+  const SlotView* view = table_.view(suspect.slot);
+  const std::string host(view ? view->host_name : std::string_view());
+  log_.info("slot {} (host {}, incarnation {}) suspected: silent for {:.1f} s", suspect.slot.value, host,
+            suspect.incarnation.value, std::chrono::duration<double>(suspect.silence).count());
+  Result<Recovery::Claimed> claimed = co_await recovery_.claim(suspect, card(self_));
+  Result<> done = claimed ? Result<>{} : fail(claimed.error());
+  if (claimed) done = co_await recovery_.complete(std::move(*claimed), Recovery::HandOver::kClean);
+  recovering_ = false;
+  if (done || ending() || done.error() == Errc::kAgain) co_return;
+  log_.error("slot {} could not be recovered: {} ({}); it is tried again", suspect.slot.value,
+             describe(done.error().code), done.error().where);
+  next_recovery_ = executor_.now() + options_.dead_time;
+}
+
+// --- keys -----------------------------------------------------------------------------------------------------------
+
+Task<void> ClusterMember::registration_loop() {
+  while (!ending()) {
+    co_await stop_.sleep(options_.dead_time / 2);
+    if (ending()) co_return;
+    Result<Registration::State> state = co_await registration_.look();
+    if (ending()) co_return;
+    if (!state) continue;
+    if (*state != Registration::State::kIntact) {
+      guard_.doubt();
+      continue;
+    }
+    Result<RegisteredKeys> keys = co_await registration_.read_keys();
+    if (ending()) co_return;
+    if (keys) co_await sweep(std::move(*keys));
+  }
+}
+
+bool ClusterMember::key_is_known(PrKey key) const {
+  if (key == registration_.key()) return true;
+  for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
+    const SlotView* view = table_.view(SlotNo{i});
+    // A damaged record may hold any key.
+    if (!view || view->key == key || view->recoverer_key == key) return true;
+  }
+  return false;
+}
+
+// A joiner registers before its key stands in a record; but it gives up if that takes half the dead-time.
+Task<void> ClusterMember::sweep(RegisteredKeys keys) {
+  std::map<PrKey, Time> unknown;
+  for (const PrKey key : keys.keys) {
+    if (key_is_known(key)) continue;
+    const auto before = unknown_keys_.find(key);
+    unknown[key] = before == unknown_keys_.end() ? executor_.now() : before->second;
+  }
+  unknown_keys_ = std::move(unknown);
+
+  const std::map<PrKey, Time> candidates = unknown_keys_;
+  for (const auto& [key, since] : candidates) {
+    if (executor_.now() - since < 2 * options_.dead_time || !lease_valid()) continue;
+    // Not table_, which watch_loop() may be reading.
+    SlotTable fresh(guard_, editor_, geometry_);
+    Result<> read = co_await fresh.read();
+    if (!read || ending()) co_return;
+    bool known = false;
+    for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
+      const SlotView* view = fresh.view(SlotNo{i});
+      known = known || !view || view->key == key || view->recoverer_key == key;
+    }
+    if (known) continue;
+    log_.info("the key {:#018x} stands in no slot record: swept", key.value);
+    Result<> done = co_await guard_.pr_preempt_and_abort(registration_.key(), key, kReservationType);
+    if (!done || ending()) co_return;
+  }
+}
+
+}  // namespace cawfs

@@ -1,0 +1,181 @@
+#include "disklock/join_plan.h"
+
+#include <optional>
+
+namespace cawfs {
+
+namespace {
+
+using format::SlotState;
+
+// The own slot's heartbeat must have stood still for so many intervals where the boot id proves the old daemon gone.
+constexpr int kOwnSlotIntervals = 3;
+
+enum class Life : std::uint8_t { kAlive, kUnknown, kDead };
+
+class Planner {
+ public:
+  Planner(const SlotTable& table, const SilenceWatch& watch, const JoinerIdentity& joiner, Duration dead_time,
+          Duration interval)
+      : table_(table), watch_(watch), joiner_(joiner), dead_time_(dead_time), interval_(interval) {}
+
+  JoinPlan plan() const {
+    if (auto decided = exclusive_nodes()) return *decided;
+    if (auto decided = own_slot()) return *decided;
+    if (auto decided = name_in_use()) return *decided;
+    for (std::uint16_t i = 0; i < table_.slots(); ++i) {
+      const SlotView* view = table_.view(SlotNo{i});
+      if (view && view->state == SlotState::kClean) return {JoinPlan::Kind::kTake, view->slot};
+    }
+    return no_clean_slot();
+  }
+
+ private:
+  static JoinPlan wait() { return {JoinPlan::Kind::kWait, SlotNo{}}; }
+  static JoinPlan claim(SlotNo slot) { return {JoinPlan::Kind::kClaim, slot}; }
+  static JoinPlan refuse(Errc code, const char* where, SlotNo slot) {
+    return {JoinPlan::Kind::kRefuse, slot, Error{code, where, slot.value}};
+  }
+
+  template <class Visit>
+  void each_in_use(Visit visit) const {
+    for (std::uint16_t i = 0; i < table_.slots(); ++i) {
+      const SlotView* view = table_.view(SlotNo{i});
+      if (view && view->in_use()) visit(*view);
+    }
+  }
+
+  bool is_own(const SlotView& view) const { return view.record->node_uuid == joiner_.node_uuid; }
+  bool same_boot(const SlotView& view) const { return view.record->boot_id == joiner_.boot_id; }
+
+  Life life_of_node(const SlotView& view, Duration limit) const {
+    if (watch_.silence(view.slot) >= limit) return Life::kDead;
+    return watch_.moved(view.slot) ? Life::kAlive : Life::kUnknown;
+  }
+  // Of a slot in use: of its node, or where it is RECOVERING of its recoverer. A slot whose recoverer lives is alive:
+  // it will be CLEAN.
+  Life life(const SlotView& view) const {
+    if (view.state == SlotState::kActive || view.recoverer.slot == view.slot) return life_of_node(view, dead_time_);
+    if (view.recoverer.slot == kNoSlotOfItsOwn) return Life::kDead;
+    const SlotView* recoverer = table_.view(view.recoverer.slot);
+    if (!recoverer) return Life::kUnknown;
+    if (!recoverer->stands_for(view.recoverer)) return Life::kDead;
+    return recoverer->state == SlotState::kActive ? life_of_node(*recoverer, dead_time_) : Life::kUnknown;
+  }
+
+  // -o local and fsck suffer nobody beside them.
+  std::optional<JoinPlan> exclusive_nodes() const {
+    std::optional<JoinPlan> plan;
+    each_in_use([&](const SlotView& view) {
+      const std::uint8_t exclusive = view.flags & (format::kSlotLocal | format::kSlotFsck);
+      if ((exclusive == 0 && joiner_.flags == 0) || (plan && plan->kind == JoinPlan::Kind::kRefuse)) return;
+      const Duration limit = own_slot_limit(view).value_or(dead_time_);
+      const Life state = view.state == SlotState::kActive ? life_of_node(view, limit) : life(view);
+      const bool fsck = (exclusive & format::kSlotFsck) != 0;
+      if (state == Life::kAlive) {
+        plan = refuse(fsck ? Errc::kLive : Errc::kLocalMode, "another mount", view.slot);
+      } else if (state == Life::kDead) {
+        if (!plan) plan = claim(view.slot);
+      } else {
+        plan = wait();
+      }
+    });
+    return plan;
+  }
+
+  // How long my own old slot must have been silent; none if it is not known to be mine.
+  std::optional<Duration> own_slot_limit(const SlotView& view) const {
+    if (!is_own(view) || !joiner_.host_lock || view.state != SlotState::kActive) return std::nullopt;
+    return same_boot(view) ? kOwnSlotIntervals * interval_ : dead_time_ / 2;
+  }
+
+  std::optional<JoinPlan> own_slot() const {
+    std::optional<JoinPlan> clean;
+    std::optional<JoinPlan> busy;
+    for (std::uint16_t i = 0; i < table_.slots(); ++i) {
+      const SlotView* view = table_.view(SlotNo{i});
+      if (!view || !is_own(*view)) continue;
+      if (view->state == SlotState::kClean && !clean) clean = JoinPlan{JoinPlan::Kind::kTake, view->slot};
+      const std::optional<Duration> limit = own_slot_limit(*view);
+      if (!limit) continue;
+      const Life state = life_of_node(*view, *limit);
+      if (state == Life::kDead) return claim(view->slot);
+      if (state == Life::kUnknown) busy = wait();
+      if (state == Life::kAlive && !same_boot(*view)) {
+        return refuse(Errc::kNameInUse, "a machine with the same uuid", view->slot);
+      }
+    }
+    return busy ? busy : clean;
+  }
+
+  std::optional<JoinPlan> name_in_use() const {
+    std::optional<JoinPlan> plan;
+    if (joiner_.initiator_name.empty()) return plan;
+    each_in_use([&](const SlotView& view) {
+      const bool recovers = view.state == SlotState::kRecovering && view.recoverer.slot == view.slot &&
+                            field_text(view.record->recoverer_name) == joiner_.initiator_name;
+      if ((view.initiator_name != joiner_.initiator_name && !recovers) || plan) return;
+      const Life state = life(view);
+      const bool dead = view.state == SlotState::kRecovering || state == Life::kDead;
+      if (state == Life::kAlive && !dead) {
+        plan = refuse(Errc::kNameInUse, "initiator name", view.slot);
+      } else {
+        plan = everybody_is_dead() ? claim(view.slot) : wait();
+      }
+    });
+    return plan;
+  }
+
+  bool everybody_is_dead() const {
+    bool all = true;
+    each_in_use([&](const SlotView& view) { all = all && life(view) == Life::kDead; });
+    return all;
+  }
+
+  // Slots are all in use, or have no journal.
+  JoinPlan no_clean_slot() const {
+    std::optional<SlotNo> dead;
+    bool unknown = false;
+    bool alive = false;
+    bool recovering = false;
+    each_in_use([&](const SlotView& view) {
+      const Life state = life(view);
+      if (state == Life::kDead && (!dead || is_own(view))) dead = view.slot;
+      unknown = unknown || state == Life::kUnknown;
+      alive = alive || state == Life::kAlive;
+      recovering = recovering || (view.state == SlotState::kRecovering && state == Life::kAlive);
+    });
+    // Those alive recover the dead.
+    if (unknown || recovering || (alive && dead)) return wait();
+    if (dead) return claim(*dead);
+    return refuse(Errc::kNoSlot, "all slots are in use", SlotNo{});
+  }
+
+  const SlotTable& table_;
+  const SilenceWatch& watch_;
+  const JoinerIdentity& joiner_;
+  Duration dead_time_;
+  Duration interval_;
+};
+
+}  // namespace
+
+JoinPlan plan_join(const SlotTable& table, const SilenceWatch& watch, const JoinerIdentity& joiner, Duration dead_time,
+                   Duration interval) {
+  return Planner(table, watch, joiner, dead_time, interval).plan();
+}
+
+SilenceWatch::Subjects subjects_of(const SlotTable& table) {
+  SilenceWatch::Subjects subjects;
+  for (std::uint16_t i = 0; i < table.slots(); ++i) {
+    const SlotView* view = table.view(SlotNo{i});
+    if (!view) continue;
+    if (view->state == SlotState::kActive) subjects[i] = view->incarnation;
+    if (view->state == SlotState::kRecovering && view->recoverer.slot == view->slot) {
+      subjects[i] = view->recoverer.incarnation;
+    }
+  }
+  return subjects;
+}
+
+}  // namespace cawfs

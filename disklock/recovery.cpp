@@ -1,0 +1,215 @@
+#include "disklock/recovery.h"
+
+#include <utility>
+
+#include "core/base/assert.h"
+
+namespace cawfs {
+
+namespace {
+
+using format::SlotRecord;
+using format::SlotState;
+
+double seconds(Duration d) {
+  return std::chrono::duration<double>(d).count();
+}
+
+bool recovers(const SlotView& view, const NodeCard& card) {
+  return view.state == SlotState::kRecovering && view.recoverer == card.node && view.recoverer_key == card.key;
+}
+
+void clear_recoverer(SlotRecord& record) {
+  record.recoverer_slot = 0;
+  record.recoverer_incarnation = 0;
+  record.recoverer_key = 0;
+  record.recoverer_isid = 0;
+  record.recoverer_name.fill('\0');
+}
+
+void set_recoverer(SlotRecord& record, const NodeCard& card) {
+  record.recoverer_slot = card.node.slot.value;
+  record.recoverer_incarnation = card.node.incarnation.value;
+  record.recoverer_key = card.key.value;
+  record.recoverer_isid = card.identity.isid;
+  set_field_text(record.recoverer_name, card.identity.initiator_name);
+}
+
+}  // namespace
+
+Suspect suspect_of(const SlotView& view) {
+  Suspect suspect;
+  suspect.slot = view.slot;
+  suspect.incarnation = view.incarnation;
+  suspect.state = view.state;
+  suspect.recoverer = view.recoverer;
+  return suspect;
+}
+
+void occupy(SlotRecord& record, const NodeCard& card) {
+  clear_recoverer(record);
+  record.state = static_cast<std::uint8_t>(SlotState::kActive);
+  record.flags = card.identity.flags;
+  record.incarnation = card.node.incarnation.value;
+  record.node_uuid = card.identity.node_uuid;
+  record.boot_id = card.identity.boot_id;
+  set_field_text(record.host_name, card.identity.host_name);
+  set_field_text(record.initiator_name, card.identity.initiator_name);
+  record.isid = card.identity.isid;
+  record.pr_key = card.key.value;
+  record.dead_time_ms = card.dead_time_ms;
+  record.heartbeat_ms = card.heartbeat_ms;
+}
+
+// Host, uuid and boot id stay: the host looks for its own old slot first.
+void vacate(SlotRecord& record) {
+  clear_recoverer(record);
+  record.state = static_cast<std::uint8_t>(SlotState::kClean);
+  record.flags = 0;
+  record.pr_key = 0;
+}
+
+Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) {
+  Claimed claimed;
+  claimed.suspect = suspect;
+  claimed.card = card;
+  claimed.started = executor_.now();
+  Result<CawResult> edited = co_await editor_.edit(
+      geometry_.slot_record_offset(suspect.slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
+        auto& record = image.as<SlotRecord>();
+        const Result<SlotView> view = view_slot(suspect.slot, record);
+        if (!view) return fail(view.error());
+        if (view->incarnation != suspect.incarnation) return fail(Errc::kAgain, "slot", suspect.slot.value);
+        const FenceVictim victim{view->key, std::string(view->initiator_name), view->isid};
+        if (recovers(*view, claimed.card)) {  // ran unseen, or an earlier attempt of ours went no further
+          if (claimed.victims.empty()) {
+            claimed.victims = {victim};
+            claimed.fenced = view->fenced();
+          }
+          return CawEditor::Plan::kLeave;
+        }
+        const bool as_seen = view->state == suspect.state &&
+                             (suspect.state == SlotState::kActive || view->recoverer == suspect.recoverer);
+        if (!as_seen) return fail(Errc::kAgain, "slot", suspect.slot.value);
+
+        claimed.victims = {victim};
+        claimed.fenced = view->fenced();
+        if (view->state == SlotState::kRecovering && view->recoverer.slot == suspect.slot) {
+          // A joiner that recovered from within this slot has no other record by which it has been fenced.
+          claimed.victims.push_back(
+              {view->recoverer_key, std::string(field_text(record.recoverer_name)), record.recoverer_isid.value()});
+          claimed.fenced = false;
+        }
+        record.state = static_cast<std::uint8_t>(SlotState::kRecovering);
+        if (!claimed.fenced) record.flags = static_cast<std::uint8_t>(record.flags & ~format::kSlotFenced);
+        set_recoverer(record, claimed.card);
+        return CawEditor::Plan::kWrite;
+      });
+  if (!edited) co_return fail(edited.error());
+
+  if (suspect.state == SlotState::kActive) {
+    Result<bool> silent = co_await still_silent(suspect);
+    if (!silent) co_return fail(silent.error());
+    if (!*silent) {
+      Result<> back = co_await give_back(claimed);
+      if (!back) co_return fail(back.error());
+      log_.info("slot {} lives after all", suspect.slot.value);
+      co_return fail(Errc::kAgain, "slot", suspect.slot.value);
+    }
+  }
+  co_return claimed;
+}
+
+Task<Result<bool>> Recovery::still_silent(const Suspect& suspect) {
+  IoBuffer block(geometry_.logical_block);
+  Result<> done = co_await device_.read(geometry_.heartbeat_offset(suspect.slot), block.bytes());
+  if (!done) co_return fail(done.error());
+  co_return heartbeat_value(block.bytes()) == suspect.heartbeat;
+}
+
+Task<Result<CawImage>> Recovery::step(const Claimed& claimed, std::function<bool(const SlotView&)> done,
+                                      Change change) {
+  const SlotNo slot = claimed.suspect.slot;
+  Result<CawResult> edited = co_await editor_.edit(geometry_.slot_record_offset(slot), format::kSlotMagic,
+                                                   [&](CawImage& image) -> Result<CawEditor::Plan> {
+                                                     auto& record = image.as<SlotRecord>();
+                                                     const Result<SlotView> view = view_slot(slot, record);
+                                                     if (!view) return fail(view.error());
+                                                     if (done(*view)) return CawEditor::Plan::kLeave;
+                                                     if (!recovers(*view, claimed.card))
+                                                       return fail(Errc::kAgain, "slot", slot.value);
+                                                     change(record);
+                                                     return CawEditor::Plan::kWrite;
+                                                   });
+  if (!edited) co_return fail(edited.error());
+  co_return std::move(edited->image);
+}
+
+Task<Result<>> Recovery::give_back(const Claimed& claimed) {
+  Result<CawImage> done = co_await step(
+      claimed, [](const SlotView& view) { return view.state == SlotState::kActive; },
+      [](SlotRecord& record) {
+        clear_recoverer(record);
+        record.state = static_cast<std::uint8_t>(SlotState::kActive);
+      });
+  if (!done) co_return fail(done.error());
+  co_return Result<>{};
+}
+
+Task<Result<>> Recovery::fence(const Claimed& claimed) {
+  const Time started = executor_.now();
+  Result<> fenced = co_await fence_.run(claimed.victims);
+  if (!fenced) co_return fenced;
+  Result<CawImage> marked = co_await step(
+      claimed, [&claimed](const SlotView& view) { return recovers(view, claimed.card) && view.fenced(); },
+      [](SlotRecord& record) { record.flags = static_cast<std::uint8_t>(record.flags | format::kSlotFenced); });
+  if (!marked) co_return fail(marked.error());
+  log_.info("slot {} fenced in {:.1f} s", claimed.suspect.slot.value, seconds(executor_.now() - started));
+  co_return Result<>{};
+}
+
+Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
+  const SlotNo slot = claimed.suspect.slot;
+  if (!claimed.fenced) {
+    Result<> fenced = co_await fence(claimed);
+    if (!fenced) co_return fenced;
+  }
+
+  const Time started = executor_.now();
+  Result<CawImage> image = co_await editor_.read(geometry_.slot_record_offset(slot), format::kSlotMagic);
+  if (!image) co_return fail(image.error());
+  const Result<SlotView> view = view_slot(slot, image->as<SlotRecord>());
+  if (!view) co_return fail(view.error());
+  if (!recovers(*view, claimed.card) || !view->fenced()) co_return fail(Errc::kAgain, "slot", slot.value);
+  CAWFS_ASSERT(client_);
+  Result<> replayed = co_await client_->replay(image->as<SlotRecord>(), view->node());
+  if (!replayed) {
+    log_.error("the journal of slot {} could not be replayed: {} ({})", slot.value, describe(replayed.error().code),
+               replayed.error().where);
+    co_return replayed;
+  }
+  Result<> flushed = co_await device_.flush();
+  if (!flushed) co_return flushed;
+  const Duration took = executor_.now() - started;
+
+  // Where it ran unseen and others have used the slot since, the record is theirs: that is "done" too.
+  Result<CawImage> done = co_await step(
+      claimed,
+      [&](const SlotView& now) {
+        if (hand_over == HandOver::kTake) return now.state == SlotState::kActive && now.key == claimed.card.key;
+        return now.state == SlotState::kClean || now.incarnation != claimed.suspect.incarnation;
+      },
+      [&](SlotRecord& record) {
+        if (hand_over == HandOver::kTake) {
+          occupy(record, claimed.card);
+        } else {
+          vacate(record);
+        }
+      });
+  if (!done) co_return fail(done.error());
+  log_.info("slot {} replayed in {:.1f} s; recovered {:.1f} s after it was claimed", slot.value, seconds(took),
+            seconds(executor_.now() - claimed.started));
+  co_return Result<>{};
+}
+
+}  // namespace cawfs

@@ -1,0 +1,94 @@
+// Recovery of a dead node's slot (design §7), step by step, each step a COMPARE AND WRITE of its slot record:
+//
+//   claim     ACTIVE -> RECOVERING by me; the heartbeat is read again, and if it has moved: back to ACTIVE
+//   fence     RECOVERING -> RECOVERING, fenced
+//   replay    the journal; flush
+//   hand over -> CLEAN, or ACTIVE by a joiner that takes the slot
+//
+// It can be cut anywhere: whoever finds the recoverer stale claims the slot and starts over, or from "fenced" on.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/error.h"
+#include "core/base/log.h"
+#include "core/base/types.h"
+#include "core/format/cluster_format.h"
+#include "core/format/geometry.h"
+#include "core/runtime/executor.h"
+#include "core/runtime/task.h"
+#include "disklock/caw.h"
+#include "disklock/fence.h"
+#include "disklock/guarded_device.h"
+#include "disklock/join_plan.h"
+#include "disklock/recovery_client.h"
+#include "disklock/slot_table.h"
+
+namespace cawfs {
+
+// A node's own words about itself, for slot records.
+struct NodeCard {
+  NodeId node;
+  PrKey key;
+  JoinerIdentity identity;
+  std::uint32_t dead_time_ms = 0;
+  std::uint32_t heartbeat_ms = 0;
+};
+
+// Whom to recover: the slot as the node table showed it.
+struct Suspect {
+  SlotNo slot;
+  Incarnation incarnation;
+  format::SlotState state = format::SlotState::kActive;  // or kRecovering, by a recoverer that has ended
+  NodeId recoverer;
+  HeartbeatValue heartbeat;  // ACTIVE: the value that stood still
+  Duration silence{0};
+};
+Suspect suspect_of(const SlotView& view);
+
+// Changes of a slot record. They leave header and journal alone.
+void occupy(format::SlotRecord& record, const NodeCard& card);  // ACTIVE by that node
+void vacate(format::SlotRecord& record);                        // CLEAN
+
+class Recovery {
+ public:
+  Recovery(GuardedDevice& device, CawEditor& editor, const Geometry& geometry, Executor& executor, Log& log,
+           Fence& fence)
+      : device_(device), editor_(editor), geometry_(geometry), executor_(executor), log_(log), fence_(fence) {}
+  void set_client(RecoveryClient* client) { client_ = client; }
+
+  struct Claimed {
+    Suspect suspect;
+    NodeCard card;  // the recoverer's
+    std::vector<FenceVictim> victims;
+    bool fenced = false;
+    Time started;
+  };
+  // kAgain: somebody else was faster, or the node lives.
+  Task<Result<Claimed>> claim(Suspect suspect, NodeCard card);
+
+  enum class HandOver : bool { kClean, kTake };
+  // The rest. kTake: the slot is the recoverer's own afterwards, ACTIVE. kAgain: another node has claimed it.
+  Task<Result<>> complete(Claimed claimed, HandOver hand_over);
+
+ private:
+  using Change = std::function<void(format::SlotRecord&)>;
+  // Changes the record while it is RECOVERING by this recoverer and not yet as `done` says; kAgain when it is not.
+  Task<Result<CawImage>> step(const Claimed& claimed, std::function<bool(const SlotView&)> done, Change change);
+  Task<Result<bool>> still_silent(const Suspect& suspect);
+  Task<Result<>> give_back(const Claimed& claimed);
+  Task<Result<>> fence(const Claimed& claimed);
+
+  GuardedDevice& device_;
+  CawEditor& editor_;
+  Geometry geometry_;
+  Executor& executor_;
+  Log& log_;
+  Fence& fence_;
+  RecoveryClient* client_ = nullptr;
+};
+
+}  // namespace cawfs
