@@ -62,7 +62,7 @@ Result<Geometry> plan_areas(std::uint64_t size_bytes, std::uint32_t logical_bloc
   g.heartbeats = g.node_table + kSlots;
   g.mailboxes = g.heartbeats + kSlots;
   g.global_lock = g.mailboxes + mailbox_blocks(logical_block);
-  g.scratch = g.global_lock + 1;
+  g.scratch = scratch_block(logical_block);
   g.first_group = BlockNo{first_group_block(logical_block)};
 
   const std::uint64_t blocks = std::min(size_bytes / kBlockSize, kMaxBlockCount);

@@ -27,8 +27,13 @@ constexpr std::uint64_t mailbox_blocks(std::uint32_t logical_block) {
   return std::uint64_t{kSlots} * kSlots * logical_block / kBlockSize;
 }
 
+// Probed with COMPARE AND WRITE; the block after it belongs to nothing, and probes write it plainly.
+constexpr BlockNo scratch_block(std::uint32_t logical_block) {
+  return BlockNo{kFixedAreasBlock + 2 * kSlots + mailbox_blocks(logical_block) + 1};
+}
+
 constexpr std::uint64_t first_group_block(std::uint32_t logical_block) {
-  const std::uint64_t end = kFixedAreasBlock + 2 * kSlots + mailbox_blocks(logical_block) + 2;
+  const std::uint64_t end = scratch_block(logical_block).value + 2;
   return (end + kChunkBlocks - 1) / kChunkBlocks * kChunkBlocks;
 }
 

@@ -1,0 +1,44 @@
+// Makes the device this program's own: its key the only one registered, under a reservation that keeps everybody else
+// from writing; and proves on the way that the device can do what cawfs needs.
+#pragma once
+
+#include "core/base/error.h"
+#include "core/base/log.h"
+#include "core/base/random.h"
+#include "core/device/device.h"
+#include "core/runtime/executor.h"
+#include "core/runtime/task.h"
+
+namespace cawfs {
+
+enum class OldKeys : bool { kRefuse, kPreempt };
+
+class Claim {
+ public:
+  // All outlive it.
+  Claim(Executor& executor, BlockDevice& device, Random& random, Log& log)
+      : executor_(executor), device_(device), random_(random), log_(log) {}
+
+  // Registers a fresh key and reserves the device. Where others' keys or a reservation stand: preempts them all
+  // (whoever wakes up later cannot write), or refuses. kUnsupported, kForeignReservation, device errors.
+  Task<Result<>> take(OldKeys old_keys);
+  // Tries COMPARE AND WRITE and the reservation against `second`, another session; null: there can be none, and less is
+  // proved. After take(). Destroys the contents of what will be the scratch block.
+  Task<Result<>> prove(BlockDevice* second);
+  // Takes key and reservation away again.
+  Task<Result<>> release();
+
+ private:
+  Task<Result<>> check_capabilities();
+  Task<Result<>> reserve();
+  Task<Result<>> preempt_others();
+
+  Executor& executor_;
+  BlockDevice& device_;
+  Random& random_;
+  Log& log_;
+  PrKey key_;
+  Aptpl aptpl_ = Aptpl::kYes;
+};
+
+}  // namespace cawfs
