@@ -46,7 +46,7 @@ namespace cawfs {
 
 struct SpaceRequest {
   // Where data is wanted best: at this block or soon after it. 0: anywhere, from the node's home on.
-  BlockNo goal;
+  BlockNo goal{};
   std::uint64_t data = 0;       // blocks; runs as long as can be had
   std::uint64_t data_min = 0;   // enough, if `data` cannot be had at once; 0: all of `data` is needed
   std::uint32_t alignment = 1;  // above 1: all of `data` in one run that starts at a multiple of it
@@ -55,7 +55,7 @@ struct SpaceRequest {
   std::uint64_t promised = 0;
   // What the operation is going to free, data and metadata: the groups are held, and each block is seen to be in use.
   // Ranges may be as long as extents are.
-  std::vector<BlockRange> frees;
+  std::vector<BlockRange> frees{};
 };
 
 class Allocator;

@@ -25,12 +25,14 @@
 namespace cawfs {
 
 // The right to change one inode's bit in its chunk's mask: holds the group (EX, local use shared). Not to be kept
-// across a wait for a lock.
+// across a wait for a lock; an operation has one at a time.
 class InodeMaskChange {
  public:
   InodeMaskChange() = default;
-  InodeMaskChange(InodeMaskChange&&) noexcept = default;
+  InodeMaskChange(InodeMaskChange&&) noexcept;
   InodeMaskChange& operator=(InodeMaskChange&&) noexcept;
+  // A claim that was not applied leaves its inode among the prepared ones.
+  ~InodeMaskChange();
 
   static constexpr std::uint32_t kCredits = 2;  // the group's header and a node of its chunk index
   InodeNo inode() const { return inode_; }
@@ -39,7 +41,9 @@ class InodeMaskChange {
 
  private:
   friend class InodeAllocator;
-  class InodeAllocator* owner_ = nullptr;
+  void swap(InodeMaskChange& other) noexcept;
+
+  class InodeAllocator* owner_ = nullptr;  // null once applied
   InodeNo inode_;
   bool free_ = false;  // what the bit becomes
   LockHold group_;
@@ -82,6 +86,8 @@ class InodeAllocator {
 
  private:
   friend class InodeMaskChange;
+  void put_back(InodeNo inode);
+
   class Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -1,0 +1,151 @@
+// The inside of the allocator; for its own files only.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "core/fs/allocator.h"
+#include "core/fs/group.h"
+#include "core/runtime/sync.h"
+
+namespace cawfs {
+
+// A hold of a group that counts as one of its users, so that its state stays.
+class GroupUse {
+ public:
+  GroupUse() = default;
+  GroupUse(Group& group, LockHold hold, Condition& idle) : group_(&group), hold_(std::move(hold)), idle_(&idle) {
+    ++group.users;
+  }
+  GroupUse(GroupUse&& other) noexcept { *this = std::move(other); }
+  GroupUse& operator=(GroupUse&& other) noexcept {
+    end();
+    group_ = std::exchange(other.group_, nullptr);
+    hold_ = std::move(other.hold_);
+    idle_ = other.idle_;
+    return *this;
+  }
+  ~GroupUse() { end(); }
+
+  Group& group() const { return *group_; }
+  const LockHold& hold() const { return hold_; }
+
+ private:
+  void end() {
+    if (group_ == nullptr) return;
+    if (--std::exchange(group_, nullptr)->users == 0) idle_->notify_all();
+    hold_.release();
+  }
+
+  Group* group_ = nullptr;
+  LockHold hold_;
+  Condition* idle_ = nullptr;
+};
+
+struct Reservation::State {
+  explicit State(Allocator::Impl& impl) : owner(impl) {}
+  State(const State&) = delete;
+  ~State();
+
+  // The group of these blocks, which the reservation uses.
+  const GroupUse& use_of(BlockNo block) const;
+  const GroupUse& use_of(GroupNo group) const;
+  bool uses(GroupNo group) const;
+  void free(TxHandle& tx, BlockRange blocks);
+  std::uint64_t unused() const;
+  std::uint32_t credits() const;
+
+  Allocator::Impl& owner;
+  std::vector<GroupUse> uses_;
+  std::vector<BlockRange> runs;
+  std::vector<BlockNo> metadata;  // taken from the back
+  std::vector<BlockRange> frees;
+  std::uint64_t promised = 0;  // of what is unused
+  // Freed in a transaction so far; its callback has the other reference.
+  std::shared_ptr<std::vector<std::pair<std::uint64_t, BlockRange>>> freed;  // with the group's tenure
+  TxId freed_in;
+};
+
+class Allocator::Impl {
+ public:
+  Impl(Executor& executor, BlockDevice& device, const Geometry& geometry, LockService& locks, BufferCache& buffers,
+       TransactionLog& log);
+
+  // kReal: what try_reserve() does. kFits: would the space do, whoever waits for the groups' locks?
+  enum class Holds : std::uint8_t { kReal, kFits };
+  Result<Reservation> try_reserve(const SpaceRequest& request, Holds holds);
+  Task<Result<>> prepare(SpaceRequest request);
+  Task<Result<>> prepare_held(SpaceRequest request);
+  Task<Result<>> settle(GroupNo number);
+  Task<Result<SpaceTotals>> totals();
+  Task<Result<GroupUse>> take_group(GroupNo number);
+
+  Group* find(GroupNo number) const;
+  std::optional<GroupUse> use(Group& group, bool may_be_leaving, Holds holds = Holds::kReal);
+  std::vector<GroupNo> order(BlockNo goal) const;
+  GroupNo home() const;
+  // Blocks that can be had from the groups that stay, promised ones among them.
+  std::uint64_t space(const Group* without = nullptr) const;
+  std::uint64_t unpromised() const;
+  void leave(GroupNo number);
+  void abandon();
+  // The transaction that freed them has committed.
+  void committed(const std::vector<std::pair<std::uint64_t, BlockRange>>& freed);
+
+  Executor& executor;
+  BlockDevice& device;
+  const Geometry& geometry;
+  LockService& locks;
+  BufferCache& buffers;
+  TransactionLog& log;
+  std::map<GroupNo, std::unique_ptr<Group>> groups;
+  std::uint64_t promised = 0;
+  // Tells callbacks of the log whether this is still there.
+  std::shared_ptr<Impl*> alive = std::make_shared<Impl*>(this);
+
+ private:
+  static std::uint64_t least_data(const SpaceRequest& request) {
+    return request.data_min == 0 ? request.data : std::min(request.data, request.data_min);
+  }
+  static bool wholly_promised(const SpaceRequest& request) {
+    return request.promised >= request.data + request.metadata;
+  }
+
+  Result<> check_frees(std::vector<BlockRange> frees) const;
+  bool use_groups_of_frees(Reservation::State& state, const SpaceRequest& request, Holds holds);
+  bool reserve_metadata(Reservation::State& state, const SpaceRequest& request, Holds holds);
+  bool reserve_data(Reservation::State& state, const SpaceRequest& request, std::uint64_t count, Holds holds);
+  // The use of the group in `state`, which gets one if it has none and it can be had.
+  Group* use_in(Reservation::State& state, GroupNo number, const SpaceRequest& request, Holds holds);
+
+  Task<Result<Group*>> load_group(GroupNo number, const LockHold& hold);
+  Task<Result<bool>> improve(const SpaceRequest& request);
+  Task<Result<bool>> improve_frees(const SpaceRequest& request);
+  Task<Result<bool>> improve_metadata(const SpaceRequest& request);
+  Task<Result<bool>> load_another_bitmap(const SpaceRequest& request);
+  bool release_pools(const SpaceRequest& request);
+  Task<Result<>> load_bitmap(Group& group, std::uint32_t bitmap);
+  Task<Result<>> fill_pool(Group& group);
+  Task<Result<>> decide_no_space(const SpaceRequest& request);
+
+  struct Seen {
+    std::uint32_t free_blocks = 0;
+    std::uint32_t free_inodes = 0;
+    std::uint32_t chunks = 0;
+    bool known = false;
+  };
+  void saw(GroupNo number, const format::GroupHeader& header);
+  Task<void> look_at(std::uint32_t from, std::uint32_t step);
+
+  std::vector<Seen> seen_;
+  std::uint64_t tenures_ = 0;
+  Mutex loading_;
+  Condition idle_;  // a group has no user any more
+  Condition left_;  // a group that was leaving has gone
+  Mutex totals_mutex_;
+  std::optional<Time> totals_at_;
+};
+
+}  // namespace cawfs
