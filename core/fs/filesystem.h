@@ -118,6 +118,8 @@ class FileSystem {
   // Writes everything back, ends background work, lets all locks' contents go. No operation runs or comes any more.
   Task<Result<>> stop();
   void set_kernel_cache(KernelCache* cache);
+  // A slot has been recovered: what it had unlinked while it was open is freed in the background.
+  void free_orphans(SlotNo slot);
 
   InodeNo root() const;
 

@@ -1,0 +1,158 @@
+#include "core/fs/truncate.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/fs/file_data.h"
+#include "core/fs/file_map.h"
+#include "core/fs/fs_context.h"
+#include "core/fs/link_count.h"
+
+namespace cawfs {
+
+namespace {
+
+constexpr std::uint32_t kMostExtentsAtOnce = 64;
+
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+// Before a file grows past `size`: the old bytes behind it in its last block must read as zeros.
+Task<Result<>> zero_tail(FsContext& fs, Inode inode, const LockHold& hold) {
+  const std::uint64_t size = inode.size();
+  const std::uint64_t last = size >> kBlockShift;
+  const std::size_t kept = size % kBlockSize;
+  if (kept == 0 || !has_extents(inode) || inode.state().data.contains(last)) co_return Result<>{};
+  FileMap map(fs.buffers, inode);
+  auto runs = co_await map.map(last, 1);
+  if (!runs) co_return fail(runs.error());
+  if (!runs->front().readable()) co_return Result<>{};
+  IoBuffer block(kBlockSize);
+  auto read = co_await fs.data_io.read(runs->front().start.offset_bytes(), block.bytes());
+  if (!read) co_return read;
+  if (all_zero(block.bytes().subspan(kept))) co_return Result<>{};
+  DirtyChange change(fs, inode, hold);
+  auto memory = inode.state().data.make_dirty(last, 1);
+  std::memcpy(memory.data(), block.data(), kept);
+  co_return Result<>{};
+}
+
+void cut_dirty_data(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t size) {
+  DirtyData& data = inode.state().data;
+  if (data.empty()) return;
+  DirtyChange change(fs, inode, hold);
+  data.clean(blocks_for(size), UINT64_MAX);
+  if (size % kBlockSize == 0 || !data.contains(size >> kBlockShift)) return;
+  auto memory = data.make_dirty(size >> kBlockShift, 1);
+  std::memset(memory.data() + size % kBlockSize, 0, kBlockSize - size % kBlockSize);
+}
+
+// Puts a new size into the inode's block.
+void store_size(const Inode& inode, std::uint64_t size) {
+  format::Inode& raw = inode.raw();
+  if (!has_extents(inode) && size < inode.disk_size()) {
+    std::memset(raw.area.data() + size, 0, inode.disk_size() - size);
+  }
+  raw.size = size;
+  raw.version = raw.version.value() + 1;
+}
+
+// The inode's block gets the new size, unless that has to wait for data not written yet.
+Task<Result<>> store_new_size(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t size) {
+  InodeState& state = inode.state();
+  auto tx = co_await fs.log.begin(1);
+  if (!tx) co_return fail(tx.error());
+  tx->change(inode.buffer(), hold);
+  const bool waits = !state.data.empty() || (!has_extents(inode) && size > inode.content_bytes());
+  store_size(inode, waits ? std::min(size, inode.disk_size()) : size);
+  touch(fs, inode, true);
+  DirtyChange change(fs, inode, hold);
+  state.size.reset();
+  if (waits) state.size = size;
+  co_return Result<>{};
+}
+
+}  // namespace
+
+Task<Result<CutStep>> cut_step(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t from,
+                               std::optional<std::uint64_t> size) {
+  const std::uint32_t most = fs.log.max_credits();
+  std::size_t limit = std::clamp<std::uint32_t>(most / 8, 1, kMostExtentsAtOnce);
+  for (;; limit = std::max<std::size_t>(1, limit / 2)) {
+    FileMap map(fs.buffers, inode);
+    auto freed = co_await map.cut(from, limit);
+    if (!freed) co_return fail(freed.error());
+    if (freed->empty() && !size) co_return CutStep{};
+    SpaceRequest request{.goal = {}, .metadata = map.needs().new_blocks, .frees = *freed};
+    add_frees(request.frees, map.needs());
+    auto space = fs.space.try_reserve(request);
+    if (!space && space.error().code == Errc::kAgain) co_return CutStep{true, std::move(request)};
+    if (!space) co_return fail(space.error());
+    const std::uint32_t credits = 1 + map.needs().credits + space->credits();
+    if (credits > most && limit > 1) continue;
+
+    const std::uint64_t nodes_freed = map.needs().freed.size();
+    const std::uint64_t nodes_added = map.needs().new_blocks;
+    auto tx = co_await fs.log.begin(credits);
+    if (!tx) co_return fail(tx.error());
+    tx->change(inode.buffer(), hold);
+    map.apply(*tx, hold, *space);
+    std::uint64_t blocks = nodes_freed;
+    for (const BlockRange& range : *freed) {
+      space->free_data(*tx, range);
+      blocks += range.count;
+    }
+    inode.raw().blocks = inode.raw().blocks.value() + nodes_added - blocks;
+    if (size) store_size(inode, *size);
+    touch(fs, inode, size.has_value());
+    tx->end();
+    auto more = co_await FileMap(fs.buffers, inode).any_from(from);
+    if (!more) co_return fail(more.error());
+    co_return CutStep{*more, std::nullopt};
+  }
+}
+
+Task<Result<bool>> cut_from(FsContext& fs, LockSet& locks, Inode inode, std::uint64_t from) {
+  FileMap map(fs.buffers, inode);
+  auto any = co_await map.any_from(from);
+  if (!any) co_return fail(any.error());
+  bool more = *any;
+  while (more) {
+    auto step = co_await cut_step(fs, inode, locks.hold(inode.number()), from, std::nullopt);
+    if (!step) co_return fail(step.error());
+    if (step->room) {
+      auto ready = co_await make_room(fs, locks, *step->room);
+      if (!ready) co_return fail(ready.error());
+      co_return false;
+    }
+    more = step->more;
+  }
+  co_return true;
+}
+
+Task<Result<bool>> prepare_growth(FsContext& fs, LockSet& locks, Inode inode) {
+  auto cut = co_await cut_from(fs, locks, inode, blocks_for(inode.size()));
+  if (!cut || !*cut) co_return cut;
+  auto zeroed = co_await zero_tail(fs, inode, locks.hold(inode.number()));
+  if (!zeroed) co_return fail(zeroed.error());
+  co_return true;
+}
+
+Task<Result<bool>> set_size(FsContext& fs, LockSet& locks, Inode inode, std::uint64_t size) {
+  const LockHold& hold = locks.hold(inode.number());
+  if (size > inode.size()) {
+    auto ready = co_await prepare_growth(fs, locks, inode);
+    if (!ready || !*ready) co_return ready;
+    auto inlined = co_await move_inline_data(fs, locks, inode, size);
+    if (!inlined || !*inlined) co_return inlined;
+  } else {
+    cut_dirty_data(fs, inode, hold, size);
+  }
+  auto stored = co_await store_new_size(fs, inode, hold, size);
+  if (!stored) co_return fail(stored.error());
+  auto cut = co_await cut_from(fs, locks, inode, blocks_for(size));
+  co_return cut;
+}
+
+}  // namespace cawfs
