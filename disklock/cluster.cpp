@@ -1,0 +1,29 @@
+#include "disklock/cluster.h"
+
+namespace cawfs {
+
+Cluster::Cluster(BlockDevice& raw, Executor& executor, Random& random, Log& log, const Geometry& geometry,
+                 ClusterOptions options)
+    : geometry_(geometry),
+      member_(raw, executor, random, log, geometry_, options.member),
+      mailboxes_(member_, geometry_, log, options.mail),
+      locks_(member_, mailboxes_, geometry_, random, log, options.locks) {
+  member_.set_figures([this](HeartbeatFigures& figures) {
+    figures.locks_held = locks_.counts().held;
+    if (figures_) figures_(figures);
+  });
+}
+
+Task<Result<>> Cluster::join() {
+  Result<> joined = co_await member_.join();
+  if (joined) locks_.start();
+  co_return joined;
+}
+
+Task<Result<>> Cluster::leave() {
+  co_await locks_.stop();
+  Result<> left = co_await member_.leave();
+  co_return left;
+}
+
+}  // namespace cawfs
