@@ -1,7 +1,9 @@
 #include "core/device/simulated_device.h"
 
 #include <algorithm>
+#include <coroutine>
 #include <utility>
+#include <vector>
 
 #include "core/base/assert.h"
 #include "core/device/simulated_target.h"
@@ -13,6 +15,14 @@ namespace {
 using Kind = SimulatedRequest::Kind;
 using Command = SimulatedTarget::Command;
 using Attentions = ReservationTable::Attentions;
+
+// Never goes on. The frames stay reachable for leak checkers.
+struct Unanswered {
+  std::vector<std::coroutine_handle<>>& all;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) const { all.push_back(handle); }
+  void await_resume() const noexcept {}
+};
 
 // One nexus. Keeps the target alive, so that a killed node's device may outlive the LUN.
 class SimulatedDevice final : public BlockDevice {
@@ -57,6 +67,7 @@ class SimulatedDevice final : public BlockDevice {
   DeviceFacts facts_;
   std::size_t in_flight_ = 0;
   Condition idle_;
+  std::vector<std::coroutine_handle<>> unanswered_;
 };
 
 SimulatedDevice::SimulatedDevice(std::shared_ptr<SimulatedTarget> target, Executor& executor, std::string nexus)
@@ -94,7 +105,7 @@ Task<Result<>> SimulatedDevice::perform(Command command) {
     co_await executor_.sleep(command->lands - target_->now());
     target_->advance();
   }
-  if (command->never_answered) co_await std::suspend_always{};
+  if (command->never_answered) co_await Unanswered{unanswered_};
   co_await executor_.sleep(command->answered - target_->now());
   if (--in_flight_ == 0) idle_.notify_all();
   co_return command->outcome;
