@@ -345,7 +345,7 @@ class LockCluster : public ::testing::Test {
     const bool ended = loop_->run_until([&] { return group.running() == 0 || loop_->now() > end; });
     if (ended && group.running() == 0) return;
     std::fprintf(stderr, "stuck for %lld s, seed %llu\n", static_cast<long long>(limit_ / 1s),
-                static_cast<unsigned long long>(seed_));
+                 static_cast<unsigned long long>(seed_));
     for (const auto& other : nodes_) {
       for (const std::string& line : other->log.lines)
         std::fprintf(stderr, "  node %u: %s\n", other->id.slot.value, line.c_str());
