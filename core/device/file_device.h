@@ -8,8 +8,8 @@
 //   reservations, where it would keep all others waiting.
 // - reset_lun() waits likewise for all openers that are not registered; of those that are, it waits a second for what
 //   they have in flight. It aborts nothing and so raises no unit attention.
-// - Unit attentions are those of reservations, returned by requests that write. Reading pays nothing for reservations,
-//   writing about a microsecond: two calls of fcntl and one of pread.
+// - Unit attentions are those of reservations, returned by requests that write. Reading pays nothing for reservations;
+//   a write pays a pread from the page cache, the first and last in flight an fcntl each (2.6 us of CPU for all three).
 // - facts().volatile_cache is true: flush() is fdatasync, FUA is O_DSYNC.
 #pragma once
 
