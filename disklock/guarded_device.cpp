@@ -1,7 +1,6 @@
 #include "disklock/guarded_device.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace cawfs {
@@ -161,7 +160,7 @@ Task<Result<>> GuardedDevice::change(Change change) {
       while (flushes && !ended_ && older_in_flight(request.sequence)) co_await changed_.wait();
       if (ended_) co_return fail(*ended_);
       if (!open_ && reset_) continue;  // the reset may have undone it
-      if (flushes) forget_flushed(request.sequence);
+      if (flushes) unflushed_.flushed(request.sequence);
       remember(change);
       co_return done;
     }
@@ -172,7 +171,7 @@ Task<Result<>> GuardedDevice::change(Change change) {
 
 Task<Result<>> GuardedDevice::write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) {
   Result<> done = co_await change({Change::Kind::kWrite, offset, data.size(), data, durability});
-  if (!done || unflushed_bytes_ <= kUnflushedLimit) co_return done;
+  if (!done || unflushed_.bytes() <= kUnflushedLimit) co_return done;
   Result<> flushed = co_await flush();
   co_return flushed;
 }
@@ -223,44 +222,27 @@ Task<Result<>> GuardedDevice::compare_and_write(std::uint64_t offset, std::span<
 // --- what a loss of the cache would undo ----------------------------------------------------------------------------
 
 void GuardedDevice::remember(const Change& change) {
-  if (!facts().volatile_cache || change.kind == Change::Kind::kFlush) return;
-  const auto overlaps = [&change](const Unflushed& kept) {
-    return kept.offset < change.offset + change.length && change.offset < kept.offset + kept.length;
-  };
-  if (change.kind == Change::Kind::kUnmap) {
-    // The contents are nobody's any more, and what is written there next is kept anew.
-    std::erase_if(unflushed_, [&](Unflushed& kept) {
-      const bool covered = kept.offset >= change.offset && kept.offset + kept.length <= change.offset + change.length;
-      if (covered) unflushed_bytes_ -= kept.data.size();
-      return covered;
-    });
-    return;
+  if (!facts().volatile_cache) return;
+  switch (change.kind) {
+    case Change::Kind::kWrite:
+      if (change.durability == Durability::kFua) return unflushed_.drop(change.offset, change.length);
+      return unflushed_.keep(change.offset, change.data, ++sequence_);
+    case Change::Kind::kZero:
+      return unflushed_.keep_zeroes(change.offset, change.length, ++sequence_);
+    case Change::Kind::kUnmap:
+      return unflushed_.drop(change.offset, change.length);
+    case Change::Kind::kFlush:
+      return;
   }
-  // A durable write needs keeping only where an older one, kept, would be written over it again.
-  const bool writes = change.kind == Change::Kind::kWrite;
-  if (writes && change.durability == Durability::kFua && std::ranges::none_of(unflushed_, overlaps)) return;
-  Unflushed kept{++sequence_, change.offset, change.length, IoBuffer(writes ? change.length : 0), change.durability};
-  if (writes) std::memcpy(kept.data.data(), change.data.data(), change.data.size());
-  unflushed_bytes_ += kept.data.size();
-  unflushed_.push_back(std::move(kept));
 }
 
-// A flush covers what had completed when it was sent, and so had a lower sequence.
-void GuardedDevice::forget_flushed(std::uint64_t sequence) {
-  std::erase_if(unflushed_, [&](const Unflushed& kept) {
-    if (kept.sequence >= sequence) return false;
-    unflushed_bytes_ -= kept.data.size();
-    return true;
-  });
-}
-
+// The gate is closed: nothing else changes what is kept.
 Task<Result<>> GuardedDevice::write_unflushed_again() {
-  for (std::size_t i = 0; i < unflushed_.size(); ++i) {
+  for (const auto& [offset, range] : unflushed_.ranges()) {
     if (ended_) co_return fail(*ended_);
-    const Unflushed& kept = unflushed_[i];
-    const bool zeroes = kept.data.size() == 0;
-    auto again = zeroes ? raw_.write_zeroes(kept.offset, kept.length)
-                        : raw_.write(kept.offset, kept.data.bytes(), kept.durability);
+    const bool zeroes = range.data.size() == 0;
+    auto again =
+        zeroes ? raw_.write_zeroes(offset, range.length) : raw_.write(offset, range.data.bytes(), Durability::kCached);
     Result<> done = co_await std::move(again);
     if (done) continue;
     note(done.error(), sequence_);
@@ -271,48 +253,50 @@ Task<Result<>> GuardedDevice::write_unflushed_again() {
 
 // --- passed on ------------------------------------------------------------------------------------------------------
 
-template <class T>
-Task<Result<T>> GuardedDevice::pass(Task<Result<T>> request) {
-  if (ended_) co_return fail(*ended_);
-  const std::uint64_t sequence = ++sequence_;
-  Result<T> done = co_await std::move(request);
-  if (ended_) co_return fail(*ended_);
-  if (!done && is_attention(done.error().code)) note(done.error(), sequence);
-  co_return done;
+template <class Request>
+auto GuardedDevice::pass(Request request) -> decltype(request()) {
+  while (true) {
+    if (ended_) co_return fail(*ended_);
+    const std::uint64_t sequence = ++sequence_;
+    auto done = co_await request();
+    if (ended_) co_return fail(*ended_);
+    if (done || !is_attention(done.error().code)) co_return done;
+    note(done.error(), sequence);
+  }
 }
 
 Task<Result<>> GuardedDevice::pr_register(PrKey current, PrKey key, Aptpl aptpl) {
-  return pass(raw_.pr_register(current, key, aptpl));
+  return pass([=, this] { return raw_.pr_register(current, key, aptpl); });
 }
 Task<Result<>> GuardedDevice::pr_register_ignore(PrKey key, Aptpl aptpl) {
-  return pass(raw_.pr_register_ignore(key, aptpl));
+  return pass([=, this] { return raw_.pr_register_ignore(key, aptpl); });
 }
 Task<Result<>> GuardedDevice::pr_reserve(PrKey key, ReservationType type) {
-  return pass(raw_.pr_reserve(key, type));
+  return pass([=, this] { return raw_.pr_reserve(key, type); });
 }
 Task<Result<>> GuardedDevice::pr_release(PrKey key, ReservationType type) {
-  return pass(raw_.pr_release(key, type));
+  return pass([=, this] { return raw_.pr_release(key, type); });
 }
 Task<Result<>> GuardedDevice::pr_clear(PrKey key) {
-  return pass(raw_.pr_clear(key));
+  return pass([=, this] { return raw_.pr_clear(key); });
 }
 Task<Result<>> GuardedDevice::pr_preempt_and_abort(PrKey key, PrKey victim, ReservationType type) {
-  return pass(raw_.pr_preempt_and_abort(key, victim, type));
+  return pass([=, this] { return raw_.pr_preempt_and_abort(key, victim, type); });
 }
 Task<Result<RegisteredKeys>> GuardedDevice::pr_read_keys() {
-  return pass(raw_.pr_read_keys());
+  return pass([=, this] { return raw_.pr_read_keys(); });
 }
 Task<Result<ReservationState>> GuardedDevice::pr_read_reservation() {
-  return pass(raw_.pr_read_reservation());
+  return pass([=, this] { return raw_.pr_read_reservation(); });
 }
 Task<Result<ReservationCapabilities>> GuardedDevice::pr_report_capabilities() {
-  return pass(raw_.pr_report_capabilities());
+  return pass([=, this] { return raw_.pr_report_capabilities(); });
 }
 Task<Result<>> GuardedDevice::reset_lun() {
-  return pass(raw_.reset_lun());
+  return pass([=, this] { return raw_.reset_lun(); });
 }
 Task<Result<>> GuardedDevice::evict(std::string initiator_name, std::uint64_t isid) {
-  return pass(raw_.evict(std::move(initiator_name), isid));
+  return pass([=, this] { return raw_.evict(initiator_name, isid); });
 }
 Task<void> GuardedDevice::close() {
   co_return;

@@ -21,20 +21,19 @@
 // A lapsed self-lease does not stop writes: what makes a dead node's writes harmless is the fence, which the device
 // itself enforces. The lease guards what is served from memory, and those who serve ask Membership.
 //
-// Reservation actions, reset_lun() and evict() are passed on as they are, once; a unit attention that one of them meets
-// is noted as above.
+// Reservation actions, reset_lun() and evict() pass a closed gate too; those that meet a unit attention are sent again,
+// and it is noted as above.
 #pragma once
 
 #include <boost/intrusive/list.hpp>
 #include <cstdint>
-#include <deque>
 #include <optional>
 
 #include "core/device/device.h"
-#include "core/device/io_buffer.h"
 #include "core/runtime/executor.h"
 #include "core/runtime/sync.h"
 #include "core/runtime/task_group.h"
+#include "disklock/unflushed_writes.h"
 
 namespace cawfs {
 
@@ -103,19 +102,10 @@ class GuardedDevice final : public BlockDevice {
     std::uint64_t sequence = 0;
     bool changes = true;  // no read
   };
-  // A completed write that a loss of the cache would undo.
-  struct Unflushed {
-    std::uint64_t sequence;  // at completion
-    std::uint64_t offset;
-    std::uint64_t length;
-    IoBuffer data;  // empty: zeroes
-    Durability durability;
-  };
-
   Task<Result<>> change(Change change);
-  // Passes a request on and notes a unit attention in its answer.
-  template <class T>
-  Task<Result<T>> pass(Task<Result<T>> request);
+  // Sends what `request` makes until it meets no unit attention any more.
+  template <class Request>
+  auto pass(Request request) -> decltype(request());
   Task<Result<>> send(const Change& change);
   // Waits until the gate is open; the error that the device has ended with.
   Task<Result<>> pass_gate();
@@ -129,7 +119,6 @@ class GuardedDevice final : public BlockDevice {
   void finish(InFlight& request);
   Task<Result<>> write_unflushed_again();
   void remember(const Change& change);
-  void forget_flushed(std::uint64_t sequence);
 
   BlockDevice& raw_;
   Executor& executor_;
@@ -145,8 +134,7 @@ class GuardedDevice final : public BlockDevice {
   Condition changed_;               // gate opened, request ended, device ended
   TaskGroup tasks_;
 
-  std::deque<Unflushed> unflushed_;
-  std::uint64_t unflushed_bytes_ = 0;
+  UnflushedWrites unflushed_;
 };
 
 }  // namespace cawfs
