@@ -1,0 +1,106 @@
+#include "disklock/lease.h"
+
+#include <gtest/gtest.h>
+
+#include "disklock/suspicion.h"
+
+namespace cawfs {
+namespace {
+
+using namespace std::chrono_literals;
+
+Time at(Duration d) {
+  return Time{d};
+}
+
+TEST(Lease, CountsFromTheIssueOfTheHeartbeat) {
+  Lease lease(5s);
+  EXPECT_FALSE(lease.valid(at(10s)));
+  lease.heartbeat(at(10s), at(12s));
+  EXPECT_FALSE(lease.valid(at(12s)));  // not before the slot record has been read
+  lease.slot_seen(at(11s), at(12s));   // issued before the heartbeat had completed
+  EXPECT_FALSE(lease.valid(at(12s)));
+  lease.slot_seen(at(12s), at(13s));
+  EXPECT_TRUE(lease.valid(at(13s)));
+  EXPECT_EQ(lease.end(), at(15s));
+  lease.heartbeat(at(13s), at(14s));
+  EXPECT_EQ(lease.end(), at(18s));
+  lease.heartbeat(at(12s), at(14s));  // an older one, answered late
+  EXPECT_EQ(lease.end(), at(18s));
+}
+
+TEST(Lease, ReturnsAfterHeartbeatAndSlotRecord) {
+  Lease lease(5s);
+  lease.heartbeat(at(1s), at(1s));
+  lease.slot_seen(at(1s), at(2s));
+  EXPECT_TRUE(lease.valid(at(5s)));
+  lease.heartbeat(at(5s), at(7s));
+  EXPECT_FALSE(lease.valid(at(7s)));
+  lease.slot_seen(at(7s), at(11s));  // too late: that heartbeat's lease is over as well
+  EXPECT_FALSE(lease.valid(at(11s)));
+  lease.heartbeat(at(11s), at(11s));
+  lease.slot_seen(at(11s), at(11s));
+  EXPECT_TRUE(lease.valid(at(11s)));
+  lease.suspend();
+  EXPECT_FALSE(lease.valid(at(11s)));
+}
+
+struct SuspicionTest : ::testing::Test {
+  SuspicionTest() { subjects[3] = Incarnation{7}; }
+  void read(Duration issued, Duration completed, std::uint64_t counter) {
+    values[3].counter = counter;
+    watch.observe(at(issued), at(completed), subjects, values);
+  }
+  Duration silence() const { return watch.silence(SlotNo{3}); }
+
+  SilenceWatch watch{1s};
+  SilenceWatch::Subjects subjects;
+  SilenceWatch::Values values{};
+};
+
+TEST_F(SuspicionTest, FromCompletionToIssue) {
+  read(10s, 10500ms, 1);
+  EXPECT_EQ(silence(), 0s);
+  read(11s, 12500ms, 1);
+  EXPECT_EQ(silence(), 500ms);
+  read(13s, 13s, 1);
+  EXPECT_EQ(silence(), 2500ms);
+  EXPECT_FALSE(watch.moved(SlotNo{3}));
+  read(14s, 14s, 2);
+  EXPECT_EQ(silence(), 0s);
+  EXPECT_TRUE(watch.moved(SlotNo{3}));
+}
+
+TEST_F(SuspicionTest, AnewAfterAGapBetweenReads) {
+  read(10s, 10s, 1);
+  read(12s, 12s, 1);
+  EXPECT_EQ(silence(), 2s);
+  read(14001ms, 14001ms, 1);
+  EXPECT_EQ(silence(), 0s);
+  read(15s, 15s, 1);
+  EXPECT_EQ(silence(), 999ms);
+  // The read itself hung while the storage was gone.
+  read(16s, 30s, 1);
+  EXPECT_EQ(silence(), 0s);
+  read(30s, 30s, 1);
+  EXPECT_EQ(silence(), 0s);
+}
+
+TEST_F(SuspicionTest, AnewAfterAResetAndForANewIncarnation) {
+  read(10s, 10s, 1);
+  read(11s, 11s, 1);
+  watch.restart();
+  read(12s, 12s, 1);
+  EXPECT_EQ(silence(), 0s);
+  read(13s, 13s, 1);
+  EXPECT_EQ(silence(), 1s);
+  subjects[3] = Incarnation{8};
+  read(14s, 14s, 1);
+  EXPECT_EQ(silence(), 0s);
+  subjects[3].reset();
+  read(15s, 15s, 1);
+  EXPECT_EQ(silence(), 0s);
+}
+
+}  // namespace
+}  // namespace cawfs

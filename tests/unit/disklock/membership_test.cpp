@@ -1,0 +1,484 @@
+#include <gtest/gtest.h>
+
+#include "tests/unit/disklock/member_cluster.h"
+
+namespace cawfs::test {
+namespace {
+
+using format::SlotState;
+using Kind = SimulatedRequest::Kind;
+
+// Requests that stay in the target's backend for seconds, and land after PREEMPT AND ABORT has answered.
+SimulatedLunOptions slow_lun() {
+  SimulatedLunOptions options;
+  options.stall_one_in = 50;
+  options.stall_max = 2s;
+  return options;
+}
+
+constexpr Duration kRecoverWithin = kDeadTime + 3s;
+// A read that hangs for more than two intervals makes the watcher start anew, and a LUN reset waits for stalled
+// commands.
+constexpr Duration kRecoverSlowlyWithin = 120s;
+
+TEST(Membership, JoinLeaveAndComeBack) {
+  MemberCluster cluster(1);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  EXPECT_NE(a.member.self().slot, b.member.self().slot);
+  EXPECT_TRUE(a.member.lease_valid());
+  EXPECT_EQ(cluster.keys(), 2u);
+  cluster.loop.run_for(2s);
+  EXPECT_EQ(a.member.active_slots(), 3u);
+  EXPECT_EQ(a.member.incarnation_of(b.member.self().slot), b.member.self().incarnation);
+
+  const NodeId old = a.member.self();
+  EXPECT_TRUE(cluster.stop(a));
+  EXPECT_TRUE(cluster.is_clean(old.slot));
+  EXPECT_EQ(cluster.keys(), 1u);
+  EXPECT_TRUE(*cluster.loop.run(b.executor, b.member.is_stale(old)));
+  cluster.destroy(a);
+
+  MemberNode& again = cluster.joined("a");
+  EXPECT_EQ(again.member.self().slot, old.slot);
+  EXPECT_EQ(again.member.self().incarnation.value, old.incarnation.value + 1);
+  EXPECT_FALSE(*cluster.loop.run(b.executor, b.member.is_stale(again.member.self())));
+
+  // The last one keeps its registration, and so the reservation.
+  EXPECT_TRUE(cluster.stop(again));
+  EXPECT_TRUE(cluster.stop(b));
+  EXPECT_EQ(cluster.keys(), 1u);
+  EXPECT_TRUE(cluster.replays.empty());
+  cluster.nodes.clear();
+}
+
+TEST(Membership, KilledNodeIsFencedAndRecovered) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    const bool slow = seed > 5;
+    MemberCluster cluster(seed, slow ? slow_lun() : SimulatedLunOptions{});
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(5s);
+    const NodeId dead = a.member.self();
+    cluster.kill(a);
+    const Time killed = cluster.loop.now();
+    ASSERT_TRUE(
+        cluster.wait(slow ? kRecoverSlowlyWithin : kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    EXPECT_GE(cluster.loop.now() - killed, kDeadTime - 2s);
+    EXPECT_EQ(cluster.replays[dead], 1);
+    cluster.loop.run_for(1s);
+    EXPECT_TRUE(b.log.has("suspected") && b.log.has("fenced in") && b.log.has("replayed in"));
+    cluster.loop.run_for(20s);
+    EXPECT_EQ(b.withdrawals, 0);
+    EXPECT_EQ(cluster.keys(), 1u);
+  }
+}
+
+TEST(Membership, PausedNodeWakesFencedAndWithdraws) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    MemberCluster cluster(seed, slow_lun());
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(3s);
+    const NodeId victim = a.member.self();
+    cluster.loop.pause(a.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverSlowlyWithin, [&] { return cluster.is_clean(victim.slot); }));
+    cluster.loop.run_for(5s);
+    cluster.loop.resume(a.executor);
+    EXPECT_FALSE(a.member.lease_valid());
+    ASSERT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
+    EXPECT_EQ(a.withdrawals, 1);
+    const auto frozen = cluster.data_of(victim.slot);
+    cluster.loop.run_for(10s);
+    EXPECT_EQ(frozen, cluster.data_of(victim.slot));
+    EXPECT_EQ(cluster.keys(), 1u);
+    EXPECT_EQ(b.withdrawals, 0);
+  }
+}
+
+TEST(Membership, ShortPauseHurtsNobody) {
+  MemberCluster cluster(3);
+  MemberNode& a = cluster.joined("a");
+  cluster.joined("b");
+  for (int i = 0; i < 5; ++i) {
+    cluster.loop.pause(a.executor);
+    cluster.loop.run_for(7s);
+    cluster.loop.resume(a.executor);
+    EXPECT_FALSE(a.member.lease_valid());
+    cluster.loop.run_for(2s);
+    EXPECT_TRUE(a.member.lease_valid());
+  }
+  EXPECT_TRUE(cluster.replays.empty());
+  EXPECT_EQ(a.withdrawals, 0);
+}
+
+// The watcher itself slept past the dead-time: what it had seen before counts for nothing.
+TEST(Membership, SleepingWatcherSuspectsNobody) {
+  MemberCluster cluster(4);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(3s);
+  cluster.loop.pause(a.executor);
+  cluster.loop.pause(b.executor);
+  cluster.loop.run_for(30s);
+  cluster.loop.resume(a.executor);
+  cluster.loop.run_for(9s);
+  EXPECT_TRUE(a.member.lease_valid());
+  cluster.loop.resume(b.executor);
+  cluster.loop.run_for(20s);
+  EXPECT_TRUE(cluster.replays.empty());
+  EXPECT_EQ(a.withdrawals + b.withdrawals, 0);
+}
+
+TEST(Membership, StorageGoneForAllFencesNobody) {
+  MemberCluster cluster(5);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  MemberNode& c = cluster.joined("c");
+  cluster.loop.run_for(3s);
+  for (const char* name : {"a", "b", "c"}) cluster.lun.cut_path(name);
+  cluster.loop.run_for(3 * kDeadTime);
+  EXPECT_FALSE(a.member.lease_valid());
+  EXPECT_EQ(a.lapses, 1);
+  // They come back one after the other.
+  for (const char* name : {"a", "b", "c"}) {
+    cluster.lun.heal_path(name);
+    cluster.loop.run_for(4s);
+  }
+  cluster.loop.run_for(3 * kDeadTime);
+  EXPECT_TRUE(cluster.replays.empty());
+  for (MemberNode* node : {&a, &b, &c}) {
+    EXPECT_TRUE(node->member.lease_valid());
+    EXPECT_EQ(node->withdrawals, 0);
+  }
+}
+
+TEST(Membership, LiveNodesAreNeverFenced) {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    SCOPED_TRACE(seed);
+    SimulatedLunOptions options = slow_lun();
+    options.stall_one_in = 10;
+    options.stall_max = 2s;
+    MemberCluster cluster(seed, options);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    MemberNode& c = cluster.joined("c");
+    cluster.loop.run_for(120s);
+    EXPECT_TRUE(cluster.replays.empty());
+    EXPECT_EQ(a.withdrawals + b.withdrawals + c.withdrawals, 0);
+    EXPECT_EQ(cluster.lun.executed(Kind::kReset), 0u);
+  }
+}
+
+TEST(Membership, TwoRecoverersOneWins) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MemberCluster cluster(seed);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    MemberNode& c = cluster.joined("c");
+    cluster.loop.run_for(3s);
+    const NodeId dead = a.member.self();
+    cluster.kill(a);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    cluster.loop.run_for(20s);
+    EXPECT_EQ(cluster.replays[dead], 1);
+    EXPECT_EQ(cluster.replays.size(), 1u);
+    EXPECT_EQ(b.withdrawals + c.withdrawals, 0);
+  }
+}
+
+// The recoverer dies at its n-th change of anything, from the suspicion on, before or after that has run.
+TEST(Membership, RecovererKilledAtEachStep) {
+  bool reached_the_end = false;
+  for (int n = 1; n <= 40 && !reached_the_end; ++n) {
+    SCOPED_TRACE(n);
+    MemberCluster cluster(static_cast<std::uint64_t>(n));
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(3s);
+    const NodeId first = a.member.self();
+    const NodeId second = b.member.self();
+    cluster.kill(a);
+    int count = 0;
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      const bool step = request.kind == Kind::kCaw || request.kind == Kind::kReservation ||
+                        request.kind == Kind::kReset || request.kind == Kind::kFlush;
+      if (request.node != "b" || !step || !b.log.has("suspected") || ++count != n) return SimulatedFate::kRun;
+      cluster.kill(b);
+      return n % 2 == 0 ? SimulatedFate::kNeverReturn : SimulatedFate::kRun;
+    });
+    // c joins later, so that b is the first to suspect a.
+    cluster.loop.run_for(5s);
+    MemberNode& c = cluster.joined("c");
+    cluster.wait(kRecoverWithin, [&] { return b.killed || cluster.is_clean(first.slot); });
+    reached_the_end = !b.killed;
+    if (reached_the_end) continue;
+    ASSERT_TRUE(cluster.wait(2 * kRecoverWithin,
+                             [&] { return cluster.is_clean(first.slot) && cluster.is_clean(second.slot); }));
+    EXPECT_GE(cluster.replays[first], 1);
+    EXPECT_EQ(cluster.replays[second], 1);
+    EXPECT_EQ(c.withdrawals, 0);
+  }
+  EXPECT_TRUE(reached_the_end);
+}
+
+TEST(Membership, LostCawRepliesAndRequests) {
+  for (const SimulatedFate fate : {SimulatedFate::kLoseReply, SimulatedFate::kLoseRequest}) {
+    MemberCluster cluster(6);
+    std::uint64_t caws = 0;
+    // Each CAW is lost once; sent again it runs, or must be seen to have run.
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      if (request.kind != Kind::kCaw) return SimulatedFate::kRun;
+      return ++caws % 2 == 1 ? fate : SimulatedFate::kRun;
+    });
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    EXPECT_EQ(a.member.self().incarnation.value, 1u);
+    EXPECT_EQ(b.member.self().incarnation.value, 1u);
+    const NodeId dead = a.member.self();
+    cluster.kill(a);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    cluster.loop.run_for(1s);
+    EXPECT_EQ(cluster.replays[dead], 1);
+    const SlotNo slot = b.member.self().slot;
+    EXPECT_TRUE(cluster.stop(b));
+    EXPECT_TRUE(cluster.is_clean(slot));
+    EXPECT_GT(caws, 5u);
+    cluster.destroy(b);
+  }
+}
+
+TEST(Membership, PowerCutOfTheTarget) {
+  for (const bool aptpl : {true, false}) {
+    SCOPED_TRACE(aptpl);
+    SimulatedLunOptions options;
+    options.persist_reservations = aptpl;
+    MemberCluster cluster(7, options);
+    MemberNode& a = cluster.joined(NodeSettings{.name = "a", .no_aptpl = !aptpl});
+    MemberNode& b = cluster.joined(NodeSettings{.name = "b", .no_aptpl = !aptpl});
+    for (int i = 0; i < 5; ++i) {
+      cluster.loop.run_for(2s);
+      cluster.lun.power_cut();
+    }
+    cluster.loop.run_for(15s);
+    EXPECT_EQ(a.withdrawals + b.withdrawals, 0);
+    EXPECT_GE(a.resets, 5);
+    EXPECT_EQ(cluster.keys(), 2u);
+    EXPECT_TRUE(a.member.lease_valid());
+    EXPECT_TRUE(cluster.replays.empty());
+  }
+}
+
+TEST(Membership, TargetWithoutAptplIsRefused) {
+  SimulatedLunOptions options;
+  options.persist_reservations = false;
+  MemberCluster cluster(8, options);
+  MemberNode& a = cluster.start("a");
+  const Result<> done = cluster.try_join(a);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kUnsupported);
+  EXPECT_TRUE(a.log.has("noaptpl"));
+}
+
+Task<Result<>> reserve(BlockDevice& device, ReservationType type) {
+  Result<> done = co_await device.pr_register_ignore(PrKey{77}, Aptpl::kYes);
+  if (done) done = co_await device.pr_reserve(PrKey{77}, type);
+  co_return done;
+}
+
+TEST(Membership, ForeignReservationIsNamed) {
+  MemberCluster cluster(9);
+  Executor& executor = cluster.loop.add_executor();
+  auto other = cluster.lun.connect(executor, "other");
+  ASSERT_TRUE(cluster.loop.run(executor, reserve(*other, ReservationType::kWriteExclusiveRegistrants)));
+  MemberNode& a = cluster.start("a");
+  const Result<> done = cluster.try_join(a);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kForeignReservation);
+  EXPECT_TRUE(a.log.has("0x000000000000004d"));
+  EXPECT_EQ(cluster.keys(), 1u);
+}
+
+TEST(Membership, StrayKeyIsSwept) {
+  MemberCluster cluster(10);
+  cluster.joined("a");
+  cluster.joined("b");
+  Executor& executor = cluster.loop.add_executor();
+  auto other = cluster.lun.connect(executor, "other");
+  ASSERT_TRUE(cluster.loop.run(executor, other->pr_register_ignore(PrKey{77}, Aptpl::kYes)));
+  cluster.loop.run_for(2 * kDeadTime - 1s);
+  EXPECT_EQ(cluster.keys(), 3u);
+  cluster.loop.run_for(kDeadTime + 1s);
+  EXPECT_EQ(cluster.keys(), 2u);
+}
+
+TEST(Membership, OwnSlotAtOnce) {
+  for (const bool same_boot : {true, false}) {
+    SCOPED_TRACE(same_boot);
+    MemberCluster cluster(11);
+    MemberNode& a = cluster.joined(NodeSettings{.name = "a", .host_lock = true});
+    const NodeId dead = a.member.self();
+    cluster.loop.run_for(3s);
+    cluster.kill(a);
+    const Time killed = cluster.loop.now();
+    const std::uint8_t boot = same_boot ? 1 : 2;
+    MemberNode& again = cluster.joined(NodeSettings{.name = "a", .boot = boot, .host_lock = true});
+    EXPECT_EQ(again.member.self().slot, dead.slot);
+    EXPECT_GT(again.member.self().incarnation, dead.incarnation);
+    EXPECT_EQ(cluster.replays[dead], 1);
+    EXPECT_LT(cluster.loop.now() - killed, same_boot ? kDeadTime / 2 + 1s : kDeadTime);
+    cluster.loop.run_for(20s);
+    EXPECT_EQ(again.withdrawals, 0);
+  }
+}
+
+TEST(Membership, CloneOfALivingMachineIsRefused) {
+  MemberCluster cluster(12);
+  cluster.joined(NodeSettings{.name = "a", .uuid = 5, .host_lock = true});
+  MemberNode& clone = cluster.start(NodeSettings{.name = "b", .uuid = 5, .boot = 2, .host_lock = true});
+  const Result<> done = cluster.try_join(clone);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kNameInUse);
+}
+
+TEST(Membership, NoSlotIsFree) {
+  MemberCluster cluster(13, {}, 2);
+  cluster.joined("a");
+  cluster.joined("b");
+  MemberNode& c = cluster.start("c");
+  const Result<> done = cluster.try_join(c);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kNoSlot);
+}
+
+// All slots belong to nodes that died at once: a stranger recovers one, takes it, and then the others.
+TEST(Membership, JoinerRecoversWhenAllAreDead) {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    MemberCluster cluster(seed, slow_lun(), 2);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    const NodeId first = a.member.self();
+    const NodeId second = b.member.self();
+    cluster.loop.run_for(3s);
+    cluster.kill(a);
+    cluster.kill(b);
+    MemberNode& c = cluster.joined("c");
+    const SlotNo taken = c.member.self().slot;
+    const SlotNo other = taken == first.slot ? second.slot : first.slot;
+    ASSERT_TRUE(cluster.wait(kRecoverSlowlyWithin, [&] { return cluster.is_clean(other); }));
+    cluster.loop.run_for(15s);
+    EXPECT_EQ(cluster.replays[first], 1);
+    EXPECT_EQ(cluster.replays[second], 1);
+    EXPECT_EQ(c.withdrawals, 0);
+  }
+}
+
+// A joiner that recovers from within the slot dies at its n-th step; another joiner finishes.
+TEST(Membership, RecoveringJoinerKilledAtEachStep) {
+  bool reached_the_end = false;
+  for (int n = 1; n <= 40 && !reached_the_end; ++n) {
+    SCOPED_TRACE(n);
+    MemberCluster cluster(static_cast<std::uint64_t>(n), {}, 1);
+    MemberNode& a = cluster.joined("a");
+    const NodeId dead = a.member.self();
+    cluster.loop.run_for(2s);
+    cluster.kill(a);
+    MemberNode& b = cluster.start("b");
+    int count = 0;
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      const bool step = request.kind == Kind::kCaw || request.kind == Kind::kReservation ||
+                        request.kind == Kind::kReset || request.kind == Kind::kFlush;
+      if (request.node != "b" || !step || b.killed || ++count != n) return SimulatedFate::kRun;
+      cluster.kill(b);
+      return n % 2 == 0 ? SimulatedFate::kNeverReturn : SimulatedFate::kRun;
+    });
+    Result<> joined;
+    bool ended = false;
+    TaskGroup& group = *new TaskGroup(b.executor);  // dies with its node
+    static std::vector<TaskGroup*> kept;
+    kept.push_back(&group);
+    struct Join {
+      static Task<void> run(ClusterMember& member, Result<>& result, bool& ended) {
+        result = co_await member.join();
+        ended = true;
+      }
+    };
+    group.spawn(Join::run(b.member, joined, ended));
+    cluster.wait(kRecoverWithin, [&] { return ended || b.killed; });
+    reached_the_end = ended;
+    if (reached_the_end) {
+      EXPECT_TRUE(joined);
+      continue;
+    }
+    MemberNode& c = cluster.joined("c");
+    EXPECT_EQ(c.member.self().slot, dead.slot);
+    EXPECT_GT(c.member.self().incarnation, dead.incarnation);
+    EXPECT_GE(cluster.replays[dead], 1);
+    EXPECT_EQ(c.withdrawals, 0);
+  }
+  EXPECT_TRUE(reached_the_end);
+}
+
+TEST(Membership, InitiatorNameInUseIsRefused) {
+  SimulatedLunOptions options;
+  options.sessions = true;
+  MemberCluster cluster(14, options);
+  MemberNode& a = cluster.joined("a");
+  const NodeId dead = a.member.self();
+  cluster.joined("b");
+  cluster.loop.run_for(2s);
+  // The simulated target ends the session that has the name; the node logs in again on the next request.
+  MemberNode& same = cluster.start("a");
+  const Result<> refused = cluster.try_join(same);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error(), Errc::kNameInUse);
+  cluster.loop.run_for(2s);
+  EXPECT_EQ(a.withdrawals, 0);
+
+  // Once it is dead the others recover it, and the name may come back.
+  cluster.kill(a);
+  MemberNode& again = cluster.joined("a");
+  EXPECT_EQ(cluster.replays[dead], 1);
+  EXPECT_FALSE(again.member.withdrawn());
+}
+
+TEST(Membership, LocalMountSuffersNobodyBesideIt) {
+  MemberCluster cluster(15);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& local = cluster.start(NodeSettings{.name = "l", .local = true});
+  Result<> done = cluster.try_join(local);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kLocalMode);
+  EXPECT_TRUE(cluster.stop(a));
+  cluster.destroy(a);
+
+  MemberNode& alone = cluster.joined(NodeSettings{.name = "m", .local = true});
+  EXPECT_EQ(cluster.record(alone.member.self().slot).flags, format::kSlotLocal);
+  MemberNode& late = cluster.start("b");
+  done = cluster.try_join(late);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kLocalMode);
+  EXPECT_FALSE(alone.member.withdrawn());
+}
+
+// A node fenced long ago sleeps on while all others leave: the last one's registration keeps the reservation.
+TEST(Membership, SleeperWakesAfterTheLastHasLeft) {
+  MemberCluster cluster(16);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(2s);
+  const NodeId victim = a.member.self();
+  cluster.loop.pause(a.executor);
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(victim.slot); }));
+  cluster.loop.run_for(1s);
+  EXPECT_TRUE(cluster.stop(b));
+  cluster.destroy(b);
+  cluster.loop.resume(a.executor);
+  EXPECT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
+}
+
+}  // namespace
+}  // namespace cawfs::test
