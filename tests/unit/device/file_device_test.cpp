@@ -328,6 +328,13 @@ Task<void> write_until_refused(BlockDevice& device, std::uint64_t block, IoBuffe
   }
 }
 
+// How many of the victim's writes had succeeded when the fence returned.
+Task<Result<std::uint64_t>> fence_and_count(BlockDevice& device, const std::uint64_t& writes) {
+  auto fenced = co_await device.pr_preempt_and_abort(kA, kB, kType7);
+  if (!fenced) co_return fail(fenced.error());
+  co_return writes;
+}
+
 TEST_F(FileDeviceTest, NothingOfTheVictimLandsAfterPreempt) {
   constexpr std::uint64_t kWriters = 16;
   Host host;
@@ -345,10 +352,12 @@ TEST_F(FileDeviceTest, NothingOfTheVictimLandsAfterPreempt) {
       group.spawn(write_until_refused(*b, i, images[i], writes));
     }
     host.reactor->run_until([&] { return writes > 50; });
-    ASSERT_TRUE(host.run(a->pr_preempt_and_abort(kA, kB, kType7)));
+    const auto before_fence = host.run(fence_and_count(*a, writes));
+    ASSERT_TRUE(before_fence);
     IoBuffer at_fence(kWriters * kBlock);
     ASSERT_TRUE(host.run(a->read(0, at_fence.bytes())));
     host.reactor->run_until([&] { return group.running() == 0; });
+    EXPECT_EQ(*before_fence, writes);
     IoBuffer later(kWriters * kBlock);
     ASSERT_TRUE(host.run(a->read(0, later.bytes())));
     ASSERT_TRUE(std::ranges::equal(at_fence.bytes(), later.bytes())) << "round " << round;
