@@ -174,8 +174,9 @@ Task<void> FuseDispatcher::write(Request request) {
   const bool kill = (in->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
   auto written = co_await operations_.write(inode, in->offset, *data, append, direct, kill);
   if (!written) co_return answer_error(request, written.error());
-  if (in->flags & (O_SYNC | O_DSYNC)) {
-    auto synced = co_await operations_.sync(inode, (in->flags & O_SYNC) != O_SYNC);
+  if (options_.synchronous || (in->flags & (O_SYNC | O_DSYNC))) {
+    const bool data_only = !options_.synchronous && (in->flags & O_SYNC) != O_SYNC;
+    auto synced = co_await operations_.sync(inode, data_only);
     if (!synced) co_return answer_error(request, synced.error());
   }
   // The kernel took the file to end elsewhere.

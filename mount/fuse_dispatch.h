@@ -23,6 +23,7 @@ namespace cawfs {
 
 struct DispatchOptions {
   bool read_only = false;
+  bool synchronous = false;  // every write as with O_SYNC
   // Names listed by READDIRPLUS may be cached. The kernel takes them up some time after the answer, out of reach of an
   // invalidation in between: so only where no other node can change a directory.
   bool cache_listed_names = false;

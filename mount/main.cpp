@@ -1,0 +1,61 @@
+// mount.cawfs SOURCE DIR [-f] [-o OPTIONS]
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#include <cstdio>
+
+#include "mount/background.h"
+#include "mount/command_line.h"
+#include "mount/daemon_log.h"
+#include "mount/mount_session.h"
+
+namespace {
+
+using namespace cawfs;
+
+// The kernel may want memory back by writing to this very file system: the daemon must neither be paged out nor wait
+// for such a write-back itself.
+void prepare_memory(Log& log) {
+  if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0) log.warning("cannot lock the daemon in memory");
+  if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0) log.warning("cannot mark the daemon as an I/O flusher");
+}
+
+int complain(const Failure& failure) {
+  std::fprintf(stderr, "mount.cawfs: %s\n", failure.message.c_str());
+  return failure.exit_code;
+}
+
+int run(int argc, char** argv) {
+  auto line = parse_command_line(argc, argv);
+  if (!line) return complain(line.error());
+  if (!line->message.empty()) {
+    std::fputs(line->message.c_str(), stdout);
+    return 0;
+  }
+  const MountOptions& options = line->options;
+  Background background(options.foreground);
+  DaemonLog log(options.verbose ? LogLevel::kDebug : LogLevel::kInfo);
+  prepare_memory(log);
+  auto reactor = Reactor::make();
+  if (!reactor)
+    return complain({kExitSystem,
+                     "the kernel has no io_uring (Linux 5.11 or newer), or it is disabled: see "
+                     "sysctl kernel.io_uring_disabled"});
+  MountSession session(**reactor, log, options);
+  bool is_mounted = false;
+  auto outcome = (*reactor)->run(session.run([&] {
+    is_mounted = true;
+    background.mounted();
+    if (!options.foreground) log.use_system_log();
+  }));
+  if (outcome) return 0;
+  if (!is_mounted || options.foreground) return complain(outcome.error());
+  log.error("{}", outcome.error().message);
+  return outcome.error().exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run(argc, argv);
+}

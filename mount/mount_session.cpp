@@ -1,0 +1,300 @@
+#include "mount/mount_session.h"
+
+#include <poll.h>
+#include <sys/mount.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "core/device/open_device.h"
+#include "core/device/probe.h"
+#include "core/format/superblock_io.h"
+#include "mount/explain.h"
+
+namespace cawfs {
+
+namespace {
+
+constexpr std::uint64_t kMetadataCacheBytes = 64 << 20;
+
+}  // namespace
+
+MountSession::MountSession(Reactor& reactor, Log& log, MountOptions options)
+    : reactor_(reactor),
+      executor_(reactor.executor()),
+      log_(log),
+      options_(std::move(options)),
+      random_(system_random()) {}
+
+MountSession::~MountSession() = default;
+
+BlockDevice& MountSession::device() {
+  return cluster_ ? cluster_->device() : *raw_;
+}
+
+NodeId MountSession::self() const {
+  return cluster_ ? cluster_->membership().self() : NodeId{};
+}
+
+std::unexpected<Failure> MountSession::cannot(const std::string& what, const Error& error) const {
+  return failure(kExitMountFailed, fmt::format("{}: {}: {}", options_.source, what, explain(error)));
+}
+
+Task<Outcome<>> MountSession::run(std::function<void()> mounted) {
+  auto started = co_await start();
+  if (!started) {
+    co_await stop();
+    co_return started;
+  }
+  mounted();
+
+  // From here on the signals that ask for an end are read, not suffered.
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  const int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  TaskGroup watchers(executor_);
+  watchers.spawn(watch_signals(signals));
+  co_await dispatcher_->serve();
+  unmounting_ = true;
+  reactor_.cancel_poll(signals);
+  co_await watchers.join();
+  close(signals);
+  log_.info("{}: unmounted", options_.directory);
+  auto stopped = co_await stop();
+  co_return stopped;
+}
+
+Task<Outcome<>> MountSession::start() {
+  auto done = co_await open();
+  if (!done) co_return done;
+  if (!options_.no_recovery) {
+    done = co_await join();
+    if (!done) co_return done;
+    done = co_await prove_device();
+    if (!done) co_return done;
+  }
+  done = co_await start_log();
+  if (!done) co_return done;
+  done = co_await start_file_system();
+  if (!done) co_return done;
+  done = co_await mount();
+  co_return done;
+}
+
+Task<Outcome<>> MountSession::open() {
+  OpenOptions open_options;
+  open_options.read_only = options_.no_recovery;
+  open_options.exclusive = !options_.no_recovery;
+  open_options.initiator_name = options_.initiator;
+  auto device = co_await open_device(reactor_, log_, options_.source, open_options);
+  if (!device) co_return cannot("cannot open the device", device.error());
+  raw_ = std::move(*device);
+  auto superblock = co_await read_superblock(*raw_);
+  if (!superblock) co_return cannot("no usable cawfs file system", superblock.error());
+  superblock_ = *superblock;
+  geometry_ = make_geometry(superblock_);
+
+  if (!options_.no_recovery && raw_->facts().write_protected) {
+    co_return failure(kExitMountFailed, fmt::format("{}: the device is write-protected; to read it as it stands, use "
+                                                    "-o ro,norecovery",
+                                                    options_.source));
+  }
+  if (!options_.read_only && !writable(superblock_)) {
+    co_return failure(kExitMountFailed, fmt::format("{}: made by a newer cawfs with features that this one may only "
+                                                    "read; use -o ro",
+                                                    options_.source));
+  }
+  if (!geometry_.clustered && !options_.local && !options_.no_recovery) {
+    co_return failure(kExitMountFailed,
+                      fmt::format("{}: this file system is for one host at a time; use -o local", options_.source));
+  }
+  co_return Outcome<>{};
+}
+
+Task<Outcome<>> MountSession::join() {
+  auto identity = HostIdentity::take(superblock_.uuid, options_.initiator);
+  if (!identity) co_return std::unexpected(identity.error());
+  identity_.emplace(std::move(*identity));
+  ClusterOptions cluster_options;
+  cluster_options.member = {.host_name = identity_->host_name,
+                            .node_uuid = identity_->node_uuid,
+                            .boot_id = identity_->boot_id,
+                            .host_lock = true,
+                            .local = options_.local,
+                            .no_aptpl = options_.no_aptpl,
+                            .dead_time = std::chrono::milliseconds(superblock_.dead_time_ms.value())};
+  cluster_options.mail.slowest = options_.poll_slowest;
+  cluster_ = std::make_unique<Cluster>(*raw_, executor_, *random_, log_, geometry_, cluster_options);
+  recovery_ = std::make_unique<JournalRecovery>(ReplayParts{
+      .executor = executor_, .device = device(), .geometry = geometry_, .random = *random_, .messages = log_});
+  cluster_->set_recovery_client(recovery_.get());
+  cluster_->set_figures([this](HeartbeatFigures& figures) {
+    if (!journal_) return;
+    figures.journal_blocks = journal_->ring_blocks();
+    figures.journal_used = journal_->ring_blocks_used();
+  });
+  auto joined = co_await cluster_->join();
+  if (!joined) co_return cannot("cannot join the cluster", joined.error());
+  cluster_->membership().add_observer(this);
+  observing_ = true;
+  log_.info("{}: slot {}, incarnation {}{}", options_.source, self().slot.value, self().incarnation.value,
+            options_.local ? ", local" : "");
+  co_return Outcome<>{};
+}
+
+// Some targets list COMPARE AND WRITE and do not keep it; better seen now than in the data.
+Task<Outcome<>> MountSession::prove_device() {
+  auto proved =
+      co_await probe_compare_and_write(executor_, *random_, device(), device(), geometry_.scratch.offset_bytes());
+  if (!proved) co_return cannot("the device fails the proof of COMPARE AND WRITE", proved.error());
+  co_return Outcome<>{};
+}
+
+Task<Outcome<>> MountSession::start_log() {
+  buffers_ = std::make_unique<BufferCache>(executor_, device(), geometry_, kMetadataCacheBytes);
+  if (options_.read_only) co_return Outcome<>{};
+  auto record = co_await cluster_->membership().read_slot(self().slot);
+  if (!record) co_return cannot("cannot read this node's slot", record.error());
+  auto place = journal_place(*record, self(), geometry_);
+  if (!place) co_return cannot("bad journal in this node's slot", place.error());
+  journal_ = std::make_unique<JournalLog>(
+      JournalParts{
+          .executor = executor_, .device = device(), .geometry = geometry_, .buffers = *buffers_, .messages = log_},
+      std::move(*place),
+      JournalOptions{.on_failure = [this](const Error& error) { cluster_->membership().withdraw(error); }});
+  auto started = co_await journal_->start();
+  if (!started) {
+    journal_.reset();
+    co_return cannot("cannot start the journal", started.error());
+  }
+  co_return Outcome<>{};
+}
+
+Task<Outcome<>> MountSession::start_file_system() {
+  if (options_.local || options_.no_recovery) {
+    local_locks_ = std::make_unique<LocalLockService>(executor_, device(), geometry_, self());
+  }
+  LockService& locks = local_locks_ ? static_cast<LockService&>(*local_locks_) : cluster_->locks();
+  TransactionLog& log = journal_ ? static_cast<TransactionLog&>(*journal_) : read_only_log_;
+  fs_ = std::make_unique<FileSystem>(FileSystemParts{.executor = executor_,
+                                                     .device = device(),
+                                                     .geometry = geometry_,
+                                                     .locks = locks,
+                                                     .buffers = *buffers_,
+                                                     .log = log,
+                                                     .random = *random_,
+                                                     .messages = log_},
+                                     FileSystemOptions{.read_only = options_.read_only});
+  fs_started_ = true;
+  auto started = co_await fs_->start();
+  if (!started) co_return cannot("cannot start the file system", started.error());
+  co_return Outcome<>{};
+}
+
+Task<Outcome<>> MountSession::mount() {
+  auto connection = FuseConnection::open(reactor_, log_);
+  if (!connection) co_return std::unexpected(connection.error());
+  connection_ = std::move(*connection);
+  auto mounted = connection_->mount(options_.source, options_.directory, options_.mount_flags);
+  if (!mounted) co_return mounted;
+  auto agreed = co_await connection_->handshake();
+  if (!agreed) {
+    co_await unmount(true);
+    co_return agreed;
+  }
+  cache_ = std::make_unique<FuseKernelCache>(executor_, *connection_, log_, fs_->root());
+  fs_->set_kernel_cache(cache_.get());
+  operations_ = std::make_unique<FileSystemOperations>(*fs_);
+  const bool alone = local_locks_ != nullptr;
+  dispatcher_ = std::make_unique<FuseDispatcher>(
+      reactor_, log_, *connection_, *operations_, *cache_,
+      DispatchOptions{
+          .read_only = options_.read_only, .synchronous = options_.synchronous, .cache_listed_names = alone});
+  log_.info("{}: mounted on {}", options_.source, options_.directory);
+  co_return Outcome<>{};
+}
+
+// Each part ends even where one before it could not; what could not be written is the outcome.
+Task<Outcome<>> MountSession::stop() {
+  Result<> written;
+  if (fs_ && fs_started_) {
+    auto stopped = co_await fs_->stop();
+    if (!stopped) written = stopped;
+  }
+  if (local_locks_) local_locks_->stop();
+  if (journal_) {
+    auto stopped = co_await journal_->stop();
+    if (!stopped && written) written = stopped;
+  }
+  const bool out = cluster_ && cluster_->membership().withdrawn();
+  if (cluster_) {
+    if (observing_) cluster_->membership().remove_observer(this);
+    // Not in place: the slot stays as it is, and is recovered from the journal as after a crash.
+    if (!written && !out) cluster_->membership().withdraw(written.error());
+    auto left = co_await cluster_->leave();
+    if (!left && written && !out) written = left;
+  }
+  if (raw_) co_await raw_->close();
+  if (!written && !out) {
+    co_return failure(kExitSystem, fmt::format("{}: not everything could be written back: {}; the journal has what was "
+                                               "committed, and the next mount recovers it",
+                                               options_.source, explain(written.error())));
+  }
+  co_return Outcome<>{};
+}
+
+Task<void> MountSession::watch_signals(int signals) {
+  bool force = false;
+  while (!unmounting_) {
+    const int events = co_await reactor_.poll(signals, POLLIN);
+    if (events < 0) co_return;
+    signalfd_siginfo signal{};
+    if (read(signals, &signal, sizeof(signal)) != sizeof(signal)) continue;
+    log_.info("signal {}: unmounting {}", signal.ssi_signo, options_.directory);
+    co_await unmount(force);
+    force = true;
+  }
+}
+
+// A busy mount leaves the tree at once and ends when its last file is closed; a second request ends it at once.
+Task<void> MountSession::unmount(bool force) {
+  int error = 0;
+  const std::string directory = options_.directory;
+  co_await reactor_.run_blocking([&] {
+    if (!force && umount2(directory.c_str(), 0) == 0) return;
+    error = errno;
+    if (force || error == EBUSY)
+      error = umount2(directory.c_str(), force ? MNT_FORCE | MNT_DETACH : MNT_DETACH) == 0 ? 0 : errno;
+  });
+  if (error != 0) log_.error("cannot unmount {}: {}", directory, std::strerror(error));
+}
+
+void MountSession::slot_changed(SlotNo slot, format::SlotState from, format::SlotState to, Incarnation incarnation) {
+  if (from == format::SlotState::kRecovering && to != format::SlotState::kRecovering) {
+    log_.info("slot {}: recovered (incarnation {})", slot.value, incarnation.value);
+    if (fs_ && fs_started_) fs_->free_orphans(slot);
+  }
+}
+
+void MountSession::withdrawn(Error reason) {
+  log_.error(
+      "{}: this node has withdrawn: {}; all operations fail with EIO until umount, and data not yet synced is lost",
+      options_.source, explain(reason));
+  if (journal_) journal_->withdraw(reason);
+}
+
+void MountSession::lease_lapsed() {
+  log_.warning("{}: the device does not answer heartbeats; operations wait", options_.source);
+}
+
+void MountSession::lease_returned() {
+  log_.info("{}: the device answers heartbeats again", options_.source);
+}
+
+}  // namespace cawfs
