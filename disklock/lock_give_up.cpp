@@ -1,4 +1,6 @@
 // Giving locks up to other nodes (design §6.2 rule 3).
+#include <algorithm>
+
 #include "core/base/assert.h"
 #include "disklock/lock_manager.h"
 
@@ -45,6 +47,7 @@ Task<void> LockManager::give_up(CachedBlock& block, std::size_t entry) {
 
   if (client_ != nullptr) co_await client_->invalidate(name, lock.held, keep);
   lock.give_up = GiveUp::kClosing;
+  CAWFS_ASSERT(lock.drained == nullptr);
   Condition drained(executor_);
   lock.drained = &drained;
   while (lock.users() && !ended()) co_await drained.wait();

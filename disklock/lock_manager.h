@@ -102,6 +102,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   void fail_all(const Error& error);
   bool ended() const { return stopping_ || membership_.withdrawn(); }
   Error end_error() const;
+  bool is_open(LockName name) const { return client_ != nullptr && client_->is_open(name); }
 
   // lock_give_up.cpp
   void consider(CachedBlock& block, std::size_t entry);

@@ -1,6 +1,7 @@
 // One round of a block's changes: what each entry needs, and what has become of it.
 #include "disklock/lock_round.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "core/base/assert.h"
@@ -73,7 +74,7 @@ void LockManager::plan_acquiring(CachedBlock& block, std::size_t entry, const Lo
   if (plan.step == Step::kWait) {
     ask(lock, name, plan.ask, lock.wanted(), now);
     const bool own_opener = (now.openers & slot_bit(self().slot)) != 0;
-    if (!lock.check_opener || !own_opener || client_->is_open(name)) {
+    if (!lock.check_opener || !own_opener || is_open(name)) {
       lock.check_opener = false;
       round.waiting = true;
       if (was_turn && !lock.my_turn) consider(block, entry);
@@ -105,7 +106,7 @@ void LockManager::plan_releasing(CachedBlock& block, std::size_t entry, const Lo
                                               .generation = lock.generation,
                                               .keep = lock.keep,
                                               .again = lock.wanted(),
-                                              .open = client_ != nullptr && client_->is_open(name),
+                                              .open = is_open(name),
                                               .waiting = waiting,
                                               .expected = expected});
   if (plan.step == ReleasePlan::Step::kLost) return lost(name);
@@ -117,7 +118,7 @@ void LockManager::plan_releasing(CachedBlock& block, std::size_t entry, const Lo
 void LockManager::plan_cleaning(CachedBlock& block, std::size_t entry, const LockEntry& now, Round& round) {
   CachedLock& lock = block.locks[entry];
   const LockName name{block.block, static_cast<std::uint8_t>(entry)};
-  const bool open = client_ != nullptr && client_->is_open(name);
+  const bool open = is_open(name);
   std::optional<LockEntry> after;
   if (lock.disown) {
     after = plan_disown(now, self(), open, mailboxes_.waiting(name));
@@ -167,6 +168,7 @@ void LockManager::ran(CachedBlock& block, const Round& round) {
         break;
       case Round::Kind::kRelease:
         if (change.held == LockMode::kExclusive) {
+          lock.give_up = GiveUp::kNo;
           granted(block, change.entry, change.after, change.held);
         } else {
           let_go(block, change.entry, change.held, opener);
@@ -209,8 +211,7 @@ void LockManager::granted(CachedBlock& block, std::size_t entry, const LockEntry
   CachedLock& lock = block.locks[entry];
   const std::uint64_t mine = slot_bit(self().slot);
   if (lock.held == LockMode::kNone) ++counts_.held;
-  lock.held = mode;
-  lock.give_up = GiveUp::kNo;
+  lock.held = mode;  // may be being given up already: asked for while the upgrade was under way
   lock.generation = now.generation;
   lock.since = executor_.now();
   lock.openers = now.openers & ~mine;

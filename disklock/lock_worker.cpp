@@ -1,4 +1,5 @@
 // The worker of a lock block: the only task that reads and writes it, one round after the other.
+#include <algorithm>
 #include <bit>
 
 #include "core/base/assert.h"
@@ -32,9 +33,8 @@ Task<void> LockManager::work(CachedBlock& block) {
   block.interval = tuning_.poll_fastest;
   block.lives_at = executor_.now();
   // Old news will do for giving up what we hold, not for finding out what others have done.
-  const bool look = std::ranges::any_of(block.locks, [](const CachedLock& lock) {
-    return lock.needs_acquire() || lock.disown || lock.check_opener;
-  });
+  const bool look = std::ranges::any_of(
+      block.locks, [](const CachedLock& lock) { return lock.needs_acquire() || lock.disown || lock.check_opener; });
   if (block.remembered && !look) {
     block.image = CawImage(block.block.offset_bytes(), geometry_.logical_block);
     block.image.as<format::LockBlock>() = *block.remembered;
