@@ -465,6 +465,47 @@ TEST_F(FileDeviceTest, PreemptKillsAVictimStoppedInTheMiddleOfAWrite) {
   EXPECT_EQ(host.run(a->pr_read_keys())->keys, std::vector{kA});
 }
 
+// The kernel may still be writing for a process that has just been killed.
+TEST_F(FileDeviceTest, NothingOfAKilledVictimLandsAfterPreempt) {
+  constexpr std::uint64_t kWriters = 8;
+  constexpr std::uint64_t kLarge = 1 << 20;
+  for (int round = 0; round < 5; ++round) {
+    Child victim([&](Child& child) {
+      Host host;
+      auto device = host.open(path);
+      if (!host.run(device->pr_register(PrKey{}, kB, Aptpl::kYes))) return 1;
+      const IoBuffer data = filled('v', kLarge);
+      TaskGroup group(host.reactor->executor());
+      auto write = [](BlockDevice& to, std::uint64_t offset, const IoBuffer& from) -> Task<void> {
+        while (true) {
+          auto done = co_await to.write(offset, from.bytes(), Durability::kFua);
+          if (!done) co_return;
+        }
+      };
+      for (std::uint64_t i = 0; i < kWriters; ++i) group.spawn(write(*device, i * kLarge, data));
+      child.answer('w');
+      host.reactor->run_until([&] { return group.running() == 0; });
+      return 0;
+    });
+    ASSERT_EQ(victim.receive(), 'w');
+    Host host;
+    auto a = host.open(path);
+    ASSERT_TRUE(host.run(a->pr_register(PrKey{}, kA, Aptpl::kYes)));
+    ASSERT_TRUE(host.run(a->pr_reserve(kA, kType7)));
+    victim.signal(SIGKILL);
+    ASSERT_TRUE(host.run(a->pr_preempt_and_abort(kA, kB, kType7)));
+    const IoBuffer mine = filled('m', kWriters * kLarge);
+    ASSERT_TRUE(host.run(a->write(0, mine.bytes(), Durability::kCached)));
+    EXPECT_TRUE(victim.was_killed());
+    for (int look = 0; look < 5; ++look) {
+      IoBuffer seen(kWriters * kLarge);
+      ASSERT_TRUE(host.run(a->read(0, seen.bytes())));
+      ASSERT_TRUE(std::ranges::equal(seen.bytes(), mine.bytes())) << "round " << round << ", look " << look;
+    }
+    ASSERT_TRUE(host.run(a->pr_clear(kA)));
+  }
+}
+
 TEST_F(FileDeviceTest, PreemptLetsAVictimLiveThatRuns) {
   Child victim([&](Child& child) { return write_for_ever(child, path, true); });
   ASSERT_EQ(victim.receive(), 'w');
