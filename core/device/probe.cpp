@@ -167,61 +167,60 @@ Task<Result<>> probe_compare_and_write(Executor& executor, Random& random, Block
 
 namespace {
 
-struct Access {
-  Result<> write;
-  Result<> caw;
+bool is_conflict(const Result<>& done) {
+  return !done && done.error().code == Errc::kReservationConflict;
+}
 
-  bool refused() const { return is_conflict(write) && is_conflict(caw); }
-  // The first error that is not about reservations.
-  Result<> device_error() const {
-    if (!write && !is_conflict(write)) return write;
-    if (!caw && !is_conflict(caw)) return caw;
-    return {};
-  }
+// A WRITE. No COMPARE AND WRITE is tried that may be refused: the Linux target (LIO, seen with kernel 6.x) releases the
+// lock that makes it atomic once too often when it fails one early, and then it is not atomic any more until the target
+// restarts.
+Task<Result<>> try_write(BlockDevice& device, const ReservationProbe& probe) {
+  const IoBuffer block(device.facts().logical_block);
+  const Result<> done = co_await write_again(device, probe.plain_scratch, block.bytes());
+  co_return done;
+}
 
- private:
-  static bool is_conflict(const Result<>& done) { return !done && done.error().code == Errc::kReservationConflict; }
-};
-
-// Tries a WRITE and a COMPARE AND WRITE that changes nothing.
-Task<Access> try_to_write(BlockDevice& device, const ReservationProbe& probe) {
-  Access access;
+// A COMPARE AND WRITE that changes nothing, of a session that has no unit attention waiting (see above).
+Task<Result<>> try_caw(BlockDevice& device, const ReservationProbe& probe) {
   IoBuffer block(device.facts().logical_block);
-  access.write = co_await write_again(device, probe.plain_scratch, block.bytes());
-  access.caw = co_await read_again(device, probe.scratch, block.bytes());
-  if (!access.caw) co_return access;
-  access.caw = co_await caw_again(device, probe.scratch, block.bytes(), block.bytes());
+  const Result<> looked = co_await read_again(device, probe.scratch, block.bytes());
+  if (!looked) co_return looked;
+  const Result<> done = co_await caw_again(device, probe.scratch, block.bytes(), block.bytes());
   // Another node's probe changed the block in between: it was let through to the comparison.
-  if (!access.caw && access.caw.error().code == Errc::kMiscompare) access.caw = Result<>{};
-  co_return access;
+  if (!done && done.error().code == Errc::kMiscompare) co_return Result<>{};
+  co_return done;
+}
+
+// `done` must be a conflict: any other error is itself, success is `complaint`.
+Result<> expect_conflict(const Result<>& done, const char* complaint) {
+  if (done) return fail(Errc::kUnsupported, complaint);
+  if (!is_conflict(done)) return done;
+  return {};
 }
 
 }  // namespace
 
 Task<Result<>> probe_reservations(BlockDevice& first, BlockDevice& second, ReservationProbe probe) {
-  const Access stranger = co_await try_to_write(second, probe);
-  if (const Result<> error = stranger.device_error(); !error) co_return error;
-  if (!stranger.refused()) {
-    co_return fail(Errc::kUnsupported, "the device takes writes of a session that is not registered");
+  const Result<> stranger = co_await try_write(second, probe);
+  if (const auto ok = expect_conflict(stranger, "the device takes writes of a session that is not registered"); !ok) {
+    co_return ok;
   }
   const Result<> registered = co_await second.pr_register_ignore(probe.second_key, Aptpl::kNo);
   if (!registered) co_return registered;
-  const Access member = co_await try_to_write(second, probe);
-  if (const Result<> error = member.device_error(); !error) co_return error;
-  if (!member.write || !member.caw) {
+  const Result<> written = co_await try_write(second, probe);
+  const Result<> swapped = co_await try_caw(second, probe);
+  if (is_conflict(written) || is_conflict(swapped)) {
     co_return fail(Errc::kUnsupported, "the device refuses writes of a registered session");
   }
+  if (!written) co_return written;
+  if (!swapped) co_return swapped;
   Result<> preempted = co_await first.pr_preempt_and_abort(probe.key, probe.second_key, probe.type);
   for (int i = 0; i < kMostAttentions && is_attention(preempted); ++i) {
     preempted = co_await first.pr_preempt_and_abort(probe.key, probe.second_key, probe.type);
   }
   if (!preempted) co_return preempted;
-  const Access victim = co_await try_to_write(second, probe);
-  if (const Result<> error = victim.device_error(); !error) co_return error;
-  if (!victim.refused()) {
-    co_return fail(Errc::kUnsupported, "the device takes writes of a session that was preempted");
-  }
-  co_return Result<>{};
+  const Result<> victim = co_await try_write(second, probe);
+  co_return expect_conflict(victim, "the device takes writes of a session that was preempted");
 }
 
 }  // namespace cawfs

@@ -30,8 +30,8 @@ struct ReservationProbe {
   std::uint64_t plain_scratch = 0;  // a logical block that probes write plainly
 };
 
-// `second`, another session, is refused WRITE and COMPARE AND WRITE while it is not registered, admitted once it is,
-// and refused after `first` has preempted it. It is not registered afterwards.
+// `second`, another session, is refused a WRITE while it is not registered, admitted WRITE and COMPARE AND WRITE once
+// it is, and refused after `first` has preempted it. It is not registered afterwards.
 //
 // kUnsupported: one of these is not so; `where` says which. Device errors.
 Task<Result<>> probe_reservations(BlockDevice& first, BlockDevice& second, ReservationProbe probe);
