@@ -73,7 +73,7 @@ Group* Allocator::Impl::use_in(Reservation::State& state, GroupNo number, const 
   if (group == nullptr || state.uses(number)) return group;
   auto taken = use(*group, wholly_promised(request), holds);
   if (!taken) return nullptr;
-  state.uses_.push_back(std::move(*taken));
+  state.held.push_back(std::move(*taken));
   return group;
 }
 

@@ -58,7 +58,7 @@ struct Reservation::State {
   std::uint32_t credits() const;
 
   Allocator::Impl& owner;
-  std::vector<GroupUse> uses_;
+  std::vector<GroupUse> held;
   std::vector<BlockRange> runs;
   std::vector<BlockNo> metadata;  // taken from the back
   std::vector<BlockRange> frees;

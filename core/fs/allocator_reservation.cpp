@@ -18,12 +18,12 @@ Reservation::State::~State() {
 }
 
 bool Reservation::State::uses(GroupNo group) const {
-  return std::ranges::any_of(uses_, [&](const GroupUse& use) { return use.group().number() == group; });
+  return std::ranges::any_of(held, [&](const GroupUse& use) { return use.group().number() == group; });
 }
 
 const GroupUse& Reservation::State::use_of(GroupNo group) const {
-  const auto found = std::ranges::find_if(uses_, [&](const GroupUse& use) { return use.group().number() == group; });
-  CAWFS_ASSERT(found != uses_.end());
+  const auto found = std::ranges::find_if(held, [&](const GroupUse& use) { return use.group().number() == group; });
+  CAWFS_ASSERT(found != held.end());
   return *found;
 }
 
