@@ -128,6 +128,10 @@ Task<Result<std::optional<Attributes>>> try_make(FsContext& fs, LockSet& locks, 
   co_return attributes_of(fs, inode, parent.number());
 }
 
+Task<Result<Attributes>> refuse(Errc code) {
+  co_return fail(code);
+}
+
 }  // namespace
 
 Task<Result<Attributes>> make_node(FsContext& fs, InodeNo directory, std::string name, NewNode node) {
@@ -161,6 +165,20 @@ Task<Result<Attributes>> make_node(FsContext& fs, InodeNo directory, std::string
     auto made = co_await try_make(fs, locks, *parent, name, node);
     if (!made) co_return fail(made.error());
     if (*made) co_return **made;
+  }
+}
+
+Task<Result<Attributes>> make_special(FsContext& fs, InodeNo directory, std::string name, NewInode inode) {
+  const std::uint32_t type = inode.mode & kTypeMask;
+  switch (type) {
+    case kTypeFile:
+    case kTypeCharDevice:
+    case kTypeBlockDevice:
+    case kTypePipe:
+    case kTypeSocket:
+      return make_node(fs, directory, std::move(name), {type, inode, {}, true});
+    default:
+      return refuse(Errc::kInvalid);
   }
 }
 

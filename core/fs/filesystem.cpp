@@ -155,7 +155,7 @@ Task<Result<Attributes>> FileSystem::mkdir(InodeNo directory, std::string name, 
   return make_node(impl_->fs, directory, std::move(name), {kTypeDirectory, inode, {}, true});
 }
 Task<Result<Attributes>> FileSystem::mknod(InodeNo directory, std::string name, NewInode inode) {
-  return make_node(impl_->fs, directory, std::move(name), {inode.mode & kTypeMask, inode, {}, true});
+  return make_special(impl_->fs, directory, std::move(name), inode);
 }
 Task<Result<Attributes>> FileSystem::symlink(InodeNo directory, std::string name, std::string target, NewInode inode) {
   return make_node(impl_->fs, directory, std::move(name), {kTypeSymlink, inode, std::move(target), true});

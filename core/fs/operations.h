@@ -39,6 +39,8 @@ struct NewNode {
   bool exclusive = true;  // else an existing file will do
 };
 Task<Result<Attributes>> make_node(FsContext& fs, InodeNo directory, std::string name, NewNode node);
+// mknod: kInvalid if the type is none for it.
+Task<Result<Attributes>> make_special(FsContext& fs, InodeNo directory, std::string name, NewInode inode);
 Task<Result<Attributes>> link(FsContext& fs, InodeNo inode, InodeNo directory, std::string name);
 
 // remove.cpp

@@ -61,8 +61,9 @@ class Step {
   std::vector<Piece> pieces_;
   std::vector<Piece> placed_;  // those that the file's map does not have yet
   std::uint64_t new_blocks_ = 0;
-  std::uint64_t end_ = 0;  // of the last piece, block of the file
-  bool complete_ = true;   // nothing dirty is left behind it
+  std::uint64_t promise_used_ = 0;  // by the reservations
+  std::uint64_t end_ = 0;           // of the last piece, block of the file
+  bool complete_ = true;            // nothing dirty is left behind it
   BlockNo goal_;
   Reservation data_space_;
   Reservation node_space_;
@@ -108,6 +109,7 @@ Result<std::optional<SpaceRequest>> Step::reserve_data() {
   if (!space && space.error().code == Errc::kAgain) return std::optional<SpaceRequest>(std::move(request));
   if (!space) return fail(space.error());
   data_space_ = std::move(*space);
+  promise_used_ += request.promised;
   return std::optional<SpaceRequest>();
 }
 
@@ -146,7 +148,7 @@ Result<std::optional<SpaceRequest>> Step::reserve_nodes() {
   if (!map_.has_changes()) return std::optional<SpaceRequest>();
   const TreeNeeds& needs = map_.needs();
   if (needs.new_blocks == 0 && needs.freed.empty()) return std::optional<SpaceRequest>();
-  const std::uint64_t promised = state().promised_blocks - take_promise(new_blocks_);
+  const std::uint64_t promised = state().promised_blocks - promise_used_;
   SpaceRequest request{.goal = inode_.number().block(),
                        .metadata = needs.new_blocks,
                        .promised = std::min<std::uint64_t>(needs.new_blocks, promised),
@@ -156,6 +158,7 @@ Result<std::optional<SpaceRequest>> Step::reserve_nodes() {
   if (!space && space.error().code == Errc::kAgain) return std::optional<SpaceRequest>(std::move(request));
   if (!space) return fail(space.error());
   node_space_ = std::move(*space);
+  promise_used_ += request.promised;
   return std::optional<SpaceRequest>();
 }
 
@@ -230,6 +233,7 @@ Task<Result<>> Step::store() {
 
 void Step::finish() {
   DirtyChange change(fs_, inode_, hold_);
+  state().promised_blocks -= promise_used_;
   for (const Piece& piece : pieces_) state().data.clean(piece.first, piece.count());
   if (!complete_) return;
   state().size.reset();
@@ -240,6 +244,8 @@ void Step::finish() {
 void Step::lose(const Error& error) {
   fs_.messages.error("inode {}: written data is lost: {}", inode_.number().value, describe(error.code));
   state().write_error = error;
+  data_space_ = Reservation();  // what was promised is promised again
+  node_space_ = Reservation();
   DirtyChange change(fs_, inode_, hold_);
   for (const Piece& piece : pieces_) state().data.clean(piece.first, piece.count());
 }
@@ -250,6 +256,7 @@ Task<Result<std::optional<SpaceRequest>>> Step::run() {
     pieces_.clear();
     placed_.clear();
     new_blocks_ = 0;
+    promise_used_ = 0;
     map_ = FileMap(fs_.buffers, inode_);
     data_space_ = Reservation();
     node_space_ = Reservation();
