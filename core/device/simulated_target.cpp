@@ -231,7 +231,7 @@ void SimulatedTarget::power_cut() {
   const std::map<Key, Command> lost = pending_;
   for (const auto& [key, command] : lost) {
     if (command->request.kind == Kind::kWrite) medium_.write_torn(command->request.offset, command->data);
-    if (command->request.kind == Kind::kCaw && random_.one_in(2)) static_cast<void>(run_compare_and_write(*command));
+    if (command->request.kind == Kind::kCaw && random_.one_in(2)) command->outcome = run_compare_and_write(*command);
     end(*command, failed(Errc::kTransport, *command));
   }
   medium_.power_cut();
