@@ -52,20 +52,22 @@ struct CachedLock {
   bool disown = false;          // asked about while we hold nothing: the entry may name us all the same
   bool handover = false;        // see AcquireRequest
   bool my_turn = false;         // the entry names us as its waiter
-  std::uint64_t asked = 0;      // slots in whose mailboxes our want stands
-  std::uint64_t expected = 0;   // EX: slots that waited when we were granted, whose wants are on their way until then:
+  bool ahead = false;           // S is wanted though nobody here asks yet, until then:
+  Time ahead_until;
+  std::uint64_t asked = 0;     // slots in whose mailboxes our want stands
+  std::uint64_t expected = 0;  // EX: slots that waited when we were granted, whose wants are on their way until then:
   Time expected_until;
 
   bool users() const { return exclusive_user || shared_users > 0; }
   LockMode wanted() const {
-    LockMode mode = LockMode::kNone;
+    LockMode mode = ahead ? LockMode::kShared : LockMode::kNone;
     for (const LockUser& user : queue) mode = std::max(mode, user.mode);
     return mode;
   }
   bool needs_acquire() const { return give_up == GiveUp::kNo && wanted() > held; }
   bool idle() const {
     return held == LockMode::kNone && queue.empty() && !users() && !opener_on_disk && !check_opener && !disown &&
-           asked == 0;
+           !ahead && asked == 0;
   }
 };
 
@@ -88,6 +90,7 @@ struct CachedBlock {
   Time lives_at;                    // when slot records were last read on behalf of this block
   Duration interval{0};             // of polling while waiting
   std::optional<Time> ready_since;  // the first lock waits to be let go
+  std::uint32_t misses = 0;         // entries to be read here that another node held EX
   // While not working: the last image in short, so that letting a lock go needs no read.
   std::optional<format::LockBlock> remembered;
 

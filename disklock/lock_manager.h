@@ -45,7 +45,10 @@ struct LockTuning {
   Duration record_check = std::chrono::milliseconds(100);  // the records of those in the way are read at least so often
   Duration poll_fastest = std::chrono::microseconds(500);  // of a lock block waited for
   Duration poll_slowest = std::chrono::milliseconds(20);
-  Duration gather = std::chrono::milliseconds(2);  // a give-up that is ready waits so long for others of its block
+  // Two entries of an inode chunk missed, or one soon after another chunk: S of all that their owner has is asked for.
+  Duration ahead_again = std::chrono::milliseconds(100);
+  Duration ahead_for = std::chrono::milliseconds(200);  // and not waited for longer
+  Duration gather = std::chrono::milliseconds(2);       // a give-up that is ready waits so long for others of its block
 };
 
 struct LockCounts {
@@ -136,6 +139,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   void ran(CachedBlock& block, const Round& round);
   void judge(CachedBlock& block, const Round& round);
   void granted(CachedBlock& block, std::size_t entry, const LockEntry& now, LockMode mode);
+  void ask_ahead(CachedBlock& block, NodeId owner);
   void ask(CachedLock& lock, LockName name, std::uint64_t slots, LockMode mode, const LockEntry& now);
   void check_held(CachedBlock& block);
   void lost(LockName name);
@@ -153,6 +157,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   StopSource stop_;
   Semaphore checks_;  // bounds the blocks compared at once after a reset
   std::uint64_t resets_ = 0;
+  Time ahead_until_;  // a miss leads to asking for the chunk
   bool started_ = false;
   bool stopping_ = false;
   LockCounts counts_;

@@ -42,6 +42,7 @@ void LockManager::plan_entry(CachedBlock& block, std::size_t entry, Round& round
   if (!now) {
     log_.error("lock block {} entry {}: {}", block.block.value, entry, now.error().where);
     fail_users(lock, now.error());
+    lock.ahead = false;
     lock.disown = false;
     lock.check_opener = false;
     if (lock.held != LockMode::kNone) lost({block.block, static_cast<std::uint8_t>(entry)});
@@ -72,6 +73,12 @@ void LockManager::plan_acquiring(CachedBlock& block, std::size_t entry, const Lo
   const bool was_turn = lock.my_turn;
   lock.my_turn = is_waiter(now, self());
   if (plan.step == Step::kWait) {
+    if (lock.ahead && lock.queue.empty() && executor_.now() >= lock.ahead_until) {
+      lock.ahead = false;
+      return ask(lock, name, 0, LockMode::kNone, now);
+    }
+    const bool missed = lock.asked == 0 && !lock.ahead && lock.wanted() == LockMode::kShared;
+    if (missed && now.mode == LockMode::kExclusive) ask_ahead(block, now.owner);
     ask(lock, name, plan.ask, lock.wanted(), now);
     const bool own_opener = (now.openers & slot_bit(self().slot)) != 0;
     if (!lock.check_opener || !own_opener || is_open(name)) {
@@ -219,11 +226,31 @@ void LockManager::granted(CachedBlock& block, std::size_t entry, const LockEntry
   lock.my_turn = false;
   lock.opener_on_disk = (now.openers & mine) != 0;
   lock.check_opener = false;
+  lock.ahead = false;
   lock.expected = mode == LockMode::kExclusive ? now.sharers & ~mine : 0;
   lock.expected_until = lock.since + tuning_.expect_mail;
   ask(lock, {block.block, static_cast<std::uint8_t>(entry)}, 0, LockMode::kNone, now);
   admit(block, entry);
   consider(block, entry);
+}
+
+// An entry that is to be read was missed. Whoever lists a directory goes on to the others of the chunk: once it looks
+// like that, all that the owner holds are asked for, and come with one CAW of the owner's.
+void LockManager::ask_ahead(CachedBlock& block, NodeId owner) {
+  const bool chunk = geometry_.in_groups(block.block) && block.block.value % format::kChunkBlocks == 0;
+  const Time now = executor_.now();
+  if (!chunk || (++block.misses < 2 && now >= ahead_until_)) return;
+  block.misses = 0;
+  ahead_until_ = now + tuning_.ahead_again;
+  for (std::size_t entry = 0; entry < block.locks.size(); ++entry) {
+    CachedLock& lock = block.locks[entry];
+    const Result<LockEntry> other = decode(block.image.as<format::LockBlock>().entries[entry]);
+    const bool his = other && other->mode == LockMode::kExclusive && other->owner == owner;
+    if (!his || !lock.idle()) continue;
+    lock.ahead = true;
+    lock.ahead_until = now + tuning_.ahead_for;
+    block.wake.notify_all();
+  }
 }
 
 // Makes the mailboxes say that `slots`, and nobody else, are asked for the lock.

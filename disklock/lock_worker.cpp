@@ -193,6 +193,7 @@ void LockManager::block_failed(CachedBlock& block, const Error& error) {
       lock.handover = false;
     } else if (lock.needs_acquire()) {
       fail_users(lock, error);
+      lock.ahead = false;
       ask(lock, {block.block, static_cast<std::uint8_t>(entry)}, 0, LockMode::kNone, {});
     }
     lock.disown = false;

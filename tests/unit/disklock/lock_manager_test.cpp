@@ -115,6 +115,31 @@ TEST_F(LockManagerTest, AChunkIsAdoptedWithoutCawAndHandedOutWithOne) {
   EXPECT_EQ(operations_, 30u);
 }
 
+TEST_F(LockManagerTest, ReadingOneAfterTheOtherAsksForTheChunkAhead) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  for (std::uint64_t c = 50; c < 54; ++c) {
+    const BlockNo fresh{1040 + c * 16};
+    ASSERT_TRUE(run(a, a.locks.adopt_chunk(fresh)).has_value());
+    for (std::uint8_t i = 0; i < 15; ++i) run(a, operate(a, {fresh, i}, kEx, 0s, false));
+  }
+  for (std::uint64_t c = 50; c < 54; ++c) {
+    for (std::uint8_t i = 0; i < 15; ++i) run(b, operate(b, {BlockNo{1040 + c * 16}, i}, kS, 0s, false));
+  }
+  EXPECT_LE(a.locks.counts().writes + b.locks.counts().writes, 9u) << "for 60 inodes";
+  EXPECT_EQ(b.locks.counts().held, 60u);
+  // What is asked for ahead is not waited for: its owner is dead.
+  const BlockNo last{1040 + 54 * 16};
+  ASSERT_TRUE(run(a, a.locks.adopt_chunk(last)).has_value());
+  kill(a);
+  b.tasks.spawn(operate(b, {last, 1}, kS, 0s, true));
+  loop_->run_for(1s);
+  recovered(a);
+  run(b, b.tasks.join());
+  EXPECT_EQ(b.locks.held({last, 1}), kS);
+  EXPECT_EQ(b.locks.held({last, 2}), LockMode::kNone);
+}
+
 TEST_F(LockManagerTest, AllWantedEntriesOfABlockGoInOneCaw) {
   TestNode& a = add_node(0);
   for (std::uint8_t i = 0; i < 15; ++i) a.tasks.spawn(operate(a, {chunk(1), i}, kEx, 0s, false));
