@@ -107,7 +107,7 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
       });
   if (!edited) co_return fail(edited.error());
 
-  if (suspect.state == SlotState::kActive) {
+  if (suspect.state == SlotState::kActive && !suspect.even_if_alive) {
     Result<bool> silent = co_await still_silent(suspect);
     if (!silent) co_return fail(silent.error());
     if (!*silent) {

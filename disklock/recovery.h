@@ -46,6 +46,7 @@ struct Suspect {
   NodeId recoverer;
   HeartbeatValue heartbeat;  // ACTIVE: the value that stood still
   Duration silence{0};
+  bool even_if_alive = false;  // an administrator knows better
 };
 Suspect suspect_of(const SlotView& view);
 
@@ -70,6 +71,9 @@ class Recovery {
   // kAgain: somebody else was faster, or the node lives.
   Task<Result<Claimed>> claim(Suspect suspect, NodeCard card);
 
+  // The second step alone, for a tool: leaves the slot to whoever recovers it.
+  Task<Result<>> fence(const Claimed& claimed);
+
   enum class HandOver : bool { kClean, kTake };
   // The rest. kTake: the slot is the recoverer's own afterwards, ACTIVE. kAgain: another node has claimed it.
   Task<Result<>> complete(Claimed claimed, HandOver hand_over);
@@ -80,7 +84,6 @@ class Recovery {
   Task<Result<CawImage>> step(const Claimed& claimed, std::function<bool(const SlotView&)> done, Change change);
   Task<Result<bool>> still_silent(const Suspect& suspect);
   Task<Result<>> give_back(const Claimed& claimed);
-  Task<Result<>> fence(const Claimed& claimed);
 
   GuardedDevice& device_;
   CawEditor& editor_;

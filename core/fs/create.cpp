@@ -106,7 +106,7 @@ Task<Result<std::optional<Attributes>>> try_make(FsContext& fs, LockSet& locks, 
     if (!written) co_return fail(written.error());
   }
 
-  const std::uint32_t credits = 1 + entries.needs().credits + 1 + InodeMaskChange::kCredits + space->credits();
+  const std::uint32_t credits = 1 + entries.credits() + InodeMaskChange::kCredits + space->credits();
   auto tx = co_await fs.log.begin(credits);
   if (!tx) co_return fail(tx.error());
   claim->mask.apply(*tx);
@@ -217,7 +217,7 @@ Task<Result<Attributes>> link(FsContext& fs, InodeNo number, InodeNo directory, 
       continue;
     }
     if (!space) co_return fail(space.error());
-    auto tx = co_await fs.log.begin(entries.needs().credits + 2 + space->credits());
+    auto tx = co_await fs.log.begin(entries.credits() + 1 + space->credits());
     if (!tx) co_return fail(tx.error());
     entries.apply(*tx, locks.hold(directory), *space);
     tx->change(inode->buffer(), locks.hold(number));

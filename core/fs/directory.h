@@ -36,6 +36,8 @@ class Directory {
   Task<Result<>> redirect(Entry entry, std::string name, InodeNo inode, std::uint32_t type);
 
   const TreeNeeds& needs() { return tree_.needs(); }
+  // Of the plan, the inode's own block included.
+  std::uint32_t credits() { return tree_.needs().credits + 1; }
   // Puts the plan in place with the inode's counts, mtime and ctime.
   void apply(TxHandle& tx, const LockHold& hold, MetadataBlocks& blocks);
 

@@ -70,7 +70,7 @@ Task<Result<bool>> free_inode(FsContext& fs, LockSet& locks, Inode inode) {
   }
   if (!space) co_return fail(space.error());
 
-  auto tx = co_await fs.log.begin(1 + InodeMaskChange::kCredits + orphans->needs().credits + space->credits());
+  auto tx = co_await fs.log.begin(1 + InodeMaskChange::kCredits + orphans->needs().credits + 1 + space->credits());
   if (!tx) co_return fail(tx.error());
   mask->apply(*tx);
   orphans->apply(*tx, locks.hold(list), *space);

@@ -21,7 +21,7 @@ class NameLoss {
   bool last() const { return orphans_.has_value(); }
   // What it adds to the operation's.
   std::uint32_t new_blocks() { return orphans_ ? orphans_->needs().new_blocks : 0; }
-  std::uint32_t credits() { return 1 + (orphans_ ? orphans_->needs().credits : 0); }
+  std::uint32_t credits() { return 1 + (orphans_ ? orphans_->needs().credits + 1 : 0); }
   void add_frees(std::vector<BlockRange>& frees);
 
   void apply(FsContext& fs, TxHandle& tx, const LockSet& locks, MetadataBlocks& blocks);

@@ -37,7 +37,7 @@ Task<Result<bool>> try_remove(FsContext& fs, LockSet& locks, Inode parent, Direc
   }
   if (!space) co_return fail(space.error());
 
-  auto tx = co_await fs.log.begin(entries.needs().credits + (*loss)->credits() + space->credits());
+  auto tx = co_await fs.log.begin(entries.credits() + (*loss)->credits() + space->credits());
   if (!tx) co_return fail(tx.error());
   entries.apply(*tx, locks.hold(parent.number()), *space);
   if (child.directory()) parent.raw().nlink = parent.nlink() - 1;

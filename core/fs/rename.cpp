@@ -227,11 +227,11 @@ void Rename::move_child(TxHandle& tx, const Inode& child, const Inode& old_paren
 
 Task<Result<Rename::Round>> Rename::commit() {
   SpaceRequest request{.goal = to_.block(), .metadata = from_entries_->needs().new_blocks, .frees = {}};
-  std::uint32_t credits = from_entries_->needs().credits + 3;
+  std::uint32_t credits = from_entries_->credits() + 2;
   add_frees(request.frees, from_entries_->needs());
   if (!within()) {
     request.metadata += to_entries_->needs().new_blocks;
-    credits += to_entries_->needs().credits;
+    credits += to_entries_->credits();
     add_frees(request.frees, to_entries_->needs());
   }
   if (loss_) {

@@ -178,6 +178,8 @@ Result<> SimpleModel::check_replace(Id source, Id target) const {
 
 Result<> SimpleModel::rename(Id from, const std::string& from_name, Id to, const std::string& to_name,
                              RenameMode mode) {
+  if (auto ok = check_directory(from, from_name); !ok) return ok;
+  if (auto ok = check_directory(to, to_name); !ok) return ok;
   auto source = find(from, from_name);
   if (!source) return fail(source.error());
   auto target = find(to, to_name);

@@ -1,0 +1,110 @@
+#include "utils/fence/fence_slot.h"
+
+#include <algorithm>
+
+#include "core/format/superblock_io.h"
+#include "disklock/caw.h"
+#include "disklock/fence.h"
+#include "disklock/guarded_device.h"
+#include "disklock/recovery.h"
+#include "disklock/reservation.h"
+#include "disklock/slot_table.h"
+#include "utils/common/live_nodes.h"
+
+namespace cawfs {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration kPatience = 30s;
+
+class SlotFencer {
+ public:
+  SlotFencer(Executor& executor, BlockDevice& device, Random& random, Log& log, const format::Superblock& superblock)
+      : executor_(executor),
+        device_(device),
+        superblock_(superblock),
+        geometry_(make_geometry(superblock)),
+        guard_(device, executor),
+        editor_(guard_, executor, random, geometry_.fs_id, kPatience),
+        registration_(device, guard_, executor, random, log, Aptpl::kYes),
+        fence_(guard_, registration_, executor, log),
+        recovery_(guard_, editor_, geometry_, executor, log, fence_),
+        table_(guard_, editor_, geometry_) {}
+
+  Task<Result<>> run(SlotNo slot, FenceForce force) {
+    Result<> done = co_await prepare(slot, force);
+    if (done) {
+      done = co_await registration_.establish(kPatience);
+      if (done) done = co_await claim_and_fence();
+      // As the last node that leaves: without any registration there would be no reservation, and what was fenced
+      // could write.
+      Result<RegisteredKeys> keys = co_await registration_.read_keys();
+      if (keys && keys->keys.size() > 1) co_await registration_.drop();
+    }
+    guard_.end(Error{Errc::kStopping, "done"});
+    co_await guard_.join();
+    co_return done;
+  }
+
+ private:
+  Task<Result<>> prepare(SlotNo slot, FenceForce force) {
+    if (slot.value >= geometry_.slots) co_return fail(Errc::kNotFound, "slot", slot.value);
+    if (force == FenceForce::kNo) {
+      Result<LiveNodes> live = co_await find_live_nodes(executor_, device_, superblock_);
+      if (!live) co_return fail(live.error());
+      const bool alive = std::ranges::find(live->slots, slot) != live->slots.end();
+      if (alive) co_return fail(Errc::kLive, "slot", slot.value);
+    }
+    IoBuffer beat(geometry_.logical_block);
+    Result<> done = co_await guard_.read(geometry_.heartbeat_offset(slot), beat.bytes());
+    if (!done) co_return done;
+    done = co_await table_.read();
+    if (!done) co_return done;
+    const SlotView* view = table_.view(slot);
+    if (!view || !view->in_use()) co_return fail(Errc::kNotFound, "slot", slot.value);
+    suspect_ = suspect_of(*view);
+    suspect_.heartbeat = heartbeat_value(beat.bytes());
+    suspect_.even_if_alive = force == FenceForce::kYes;
+    co_return done;
+  }
+
+  Task<Result<>> claim_and_fence() {
+    NodeCard card;
+    card.node = {kNoSlotOfItsOwn, Incarnation{1}};
+    card.key = registration_.key();
+    card.identity.initiator_name = device_.facts().initiator_name;
+    card.identity.isid = device_.facts().isid;
+    Result<Recovery::Claimed> claimed = co_await recovery_.claim(suspect_, card);
+    if (!claimed) co_return fail(claimed.error());
+    if (claimed->fenced) co_return Result<>{};
+    Result<> fenced = co_await recovery_.fence(*claimed);
+    co_return fenced;
+  }
+
+  Executor& executor_;
+  BlockDevice& device_;
+  const format::Superblock& superblock_;
+  Geometry geometry_;
+  GuardedDevice guard_;
+  CawEditor editor_;
+  Registration registration_;
+  Fence fence_;
+  Recovery recovery_;
+  SlotTable table_;
+  Suspect suspect_;
+};
+
+}  // namespace
+
+Task<Result<>> fence_slot(Executor& executor, BlockDevice& device, Random& random, Log& log, SlotNo slot,
+                          FenceForce force) {
+  Result<format::Superblock> superblock = co_await read_superblock(device);
+  if (!superblock) co_return fail(superblock.error());
+  SlotFencer fencer(executor, device, random, log, *superblock);
+  Result<> done = co_await fencer.run(slot, force);
+  co_return done;
+}
+
+}  // namespace cawfs
