@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint64_t kPoolBlocks = 32;  // written ahead at once
 constexpr std::uint32_t kReadsAtOnce = 16;
 constexpr auto kTotalsAge = std::chrono::seconds(2);
+constexpr auto kLookAgain = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -24,9 +25,9 @@ Task<Result<GroupUse>> Allocator::Impl::take_group(GroupNo number) {
     const auto group = co_await load_group(number, *hold);
     if (!group) co_return fail(group.error());
     if (!(*group)->leaving) co_return GroupUse(**group, std::move(*hold), idle_);
-    // Another node is to have it first.
+    // Another node is to have it first. Looked at again in any case: a node that withdraws settles nothing any more.
     hold->release();
-    co_await left_.wait();
+    co_await left_.wait_until(executor.now() + kLookAgain);
   }
 }
 

@@ -345,6 +345,30 @@ TEST_F(AllocatorTest, SettleWaitsForUsersWithoutAHold) {
   space->abandon();
 }
 
+TEST_F(AllocatorTest, WhoNeedsAGroupThatIsLeavingHasItAfterwards) {
+  start();
+  const auto runs = allocate(5);
+  const GroupNo home = space->home();
+  during_invalidate = [&]() -> Task<void> { co_await fs->executor.sleep(std::chrono::seconds(2)); };
+  TaskGroup tasks(fs->executor);
+  auto give_up = [](LocalLockService& locks, LockName name) -> Task<void> {
+    const auto done = co_await locks.give_up(name, LockMode::kNone);
+    EXPECT_TRUE(done.has_value());
+  };
+  Time ready_at;
+  auto prepare = [](Allocator& allocator, Executor& executor, BlockRange range, Time& at) -> Task<void> {
+    const auto done = co_await allocator.prepare({.frees = {range}});
+    EXPECT_TRUE(done.has_value());
+    at = executor.now();
+  };
+  const Time from = fs->executor.now();
+  tasks.spawn(give_up(*fs->locks, lock_of(fs->geometry, home)));
+  tasks.spawn(prepare(*space, fs->executor, runs->front(), ready_at));
+  fs->run(tasks.join());
+  EXPECT_GE(ready_at - from, std::chrono::seconds(2));
+  EXPECT_TRUE(space->try_reserve({.frees = {runs->front()}}).has_value());
+}
+
 TEST_F(AllocatorTest, TotalsAreTheHeaders) {
   start();
   const auto before = fs->run(space->totals());
