@@ -5,6 +5,7 @@ namespace cawfs {
 Cluster::Cluster(BlockDevice& raw, Executor& executor, Random& random, Log& log, const Geometry& geometry,
                  ClusterOptions options)
     : geometry_(geometry),
+      local_(options.member.local),
       member_(raw, executor, random, log, geometry_, options.member),
       mailboxes_(member_, geometry_, log, options.mail),
       locks_(member_, mailboxes_, geometry_, random, log, options.locks) {
@@ -16,7 +17,7 @@ Cluster::Cluster(BlockDevice& raw, Executor& executor, Random& random, Log& log,
 
 Task<Result<>> Cluster::join() {
   Result<> joined = co_await member_.join();
-  if (joined) locks_.start();
+  if (joined && !local_) locks_.start();
   co_return joined;
 }
 

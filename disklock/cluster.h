@@ -52,12 +52,14 @@ class Cluster {
 
   BlockDevice& device() { return member_.device(); }
   Membership& membership() { return member_; }
+  // Not with -o local, which uses LocalLockService.
   LockService& locks() { return locks_; }
   LockManager& lock_manager() { return locks_; }
   Mailboxes& mailboxes() { return mailboxes_; }
 
  private:
   Geometry geometry_;
+  bool local_;
   ClusterMember member_;
   Mailboxes mailboxes_;
   LockManager locks_;

@@ -52,6 +52,8 @@ Task<void> LockManager::give_up(CachedBlock& block, std::size_t entry) {
   lock.drained = &drained;
   while (lock.users() && !ended()) co_await drained.wait();
   lock.drained = nullptr;
+  // After a reset nothing is written under the lock before it is known to be held still.
+  while (block.resets_checked != resets_ && !ended()) co_await block.worked.wait();
   if (ended()) co_return;
 
   if (client_ != nullptr) {
