@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,6 +69,7 @@ class Child {
     if (::pipe2(orders_, O_CLOEXEC) != 0 || ::pipe2(answers_, O_CLOEXEC) != 0) std::abort();
     pid_ = ::fork();
     if (pid_ != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     const int status = body(*this);
     ::_exit(status);
   }
@@ -559,7 +561,7 @@ TEST_F(FileDeviceTest, AProcessStoppedInsideCompareAndWriteIsKilled) {
   Host host;
   auto a = host.open(path);
   EXPECT_TRUE(host.run(a->compare_and_write(6 * kBlock, zero.bytes(), one.bytes())));
-  EXPECT_TRUE(host.run(a->compare_and_write(5 * kBlock, zero.bytes(), one.bytes())));
+  ASSERT_TRUE(host.run(a->compare_and_write(5 * kBlock, zero.bytes(), one.bytes())));
   EXPECT_TRUE(holder.was_killed());
 }
 
