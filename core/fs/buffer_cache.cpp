@@ -56,7 +56,7 @@ class BufferCache::Impl {
     // drop() of the last one takes the list away.
     for (std::size_t left = list.size(); left > 0; --left) {
       Buffer& buffer = list.front();
-      CAWFS_ASSERT(!buffer.dirty() && buffer.pins_ == 0);
+      CAWFS_ASSERT(!buffer.dirty());
       drop(buffer);
     }
   }

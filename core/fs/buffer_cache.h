@@ -92,7 +92,8 @@ class BufferCache {
   // dirty and is forgotten.
   BufferRef make(BlockNo block, format::BlockType type, LockName lock);
 
-  // Forgets the clean buffers read or made under `lock`. Asserts that none is dirty or pinned.
+  // Forgets the buffers read or made under `lock`. Asserts that none is dirty. One that is still pinned dies with its
+  // last pin: who has let the lock go may keep a pin for a while, but reads the block anew once it has the lock again.
   void forget(LockName lock);
   // Forgets one block that was freed (its record is revoked by the caller); it may be dirty, and then is not written
   // any more.

@@ -10,6 +10,7 @@ namespace cawfs {
 namespace {
 
 constexpr Duration kDirtyAge = std::chrono::seconds(5);
+constexpr Duration kPauseForGroup = std::chrono::milliseconds(1);
 constexpr Duration kPauseAfterError = std::chrono::seconds(1);
 
 // All that is dirty of it is dropped, as it finds no place; sync() will tell.
@@ -25,6 +26,11 @@ std::vector<InodeNo> dirty_inodes(FsContext& fs) {
   std::vector<InodeNo> inodes;
   for (const InodeState& state : fs.inodes.dirty()) inodes.push_back(state.number);
   return inodes;
+}
+
+// Groups held by this node have it.
+bool is_promised(const SpaceRequest& request) {
+  return request.frees.empty() && request.promised >= request.data + request.metadata;
 }
 
 bool under_pressure(const FsContext& fs) {
@@ -83,6 +89,11 @@ Task<Result<>> write_back_unused(FsContext& fs, InodeNo number) {
     if (!*room) continue;
     auto ready = co_await fs.space.prepare_held(**room);
     if (ready) continue;
+    if (ready.error().code == Errc::kAgain && is_promised(**room) && !fs.stop_io.requested()) {
+      // It is there, in a group whose lock somebody else here is waiting for at the moment.
+      co_await fs.executor.sleep(kPauseForGroup);
+      continue;
+    }
     if (ready.error().code != Errc::kNoSpace && ready.error().code != Errc::kAgain) co_return ready;
     lose_everything(fs, *state, hold, {Errc::kNoSpace, "write back", number.value});
   }

@@ -106,6 +106,7 @@ Result<SimpleModel::Id> SimpleModel::mknod(Id directory, const std::string& name
 
 Result<SimpleModel::Id> SimpleModel::symlink(Id directory, const std::string& name, const std::string& target,
                                              const NewInode& inode) {
+  if (name.size() > kNameMax) return fail(Errc::kNameTooLong);
   if (target.empty()) return fail(Errc::kNotFound);
   if (target.size() > kTargetMax) return fail(Errc::kNameTooLong);
   auto id = add(directory, name, inode, S_IFLNK);
@@ -178,6 +179,7 @@ Result<> SimpleModel::check_replace(Id source, Id target) const {
 
 Result<> SimpleModel::rename(Id from, const std::string& from_name, Id to, const std::string& to_name,
                              RenameMode mode) {
+  if (from_name.size() > kNameMax || to_name.size() > kNameMax) return fail(Errc::kNameTooLong);
   if (auto ok = check_directory(from, from_name); !ok) return ok;
   if (auto ok = check_directory(to, to_name); !ok) return ok;
   auto source = find(from, from_name);

@@ -453,7 +453,7 @@ void compare_with_model(std::uint64_t seed, std::size_t count, std::uint64_t rou
 }
 
 TEST(FileSystemModel, OneScript) {
-  compare_with_model(setting("CAWFS_SEED", 1), 1, 4, setting("CAWFS_STEPS", 2500), {}, {});
+  compare_with_model(setting("CAWFS_SEED", 1), 1, 4, setting("CAWFS_STEPS", 2500), {.size_bytes = 256 << 20}, {});
 }
 
 TEST(FileSystemModel, ManyScriptsAtOnce) {
