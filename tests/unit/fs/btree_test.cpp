@@ -199,7 +199,7 @@ class TreeTest : public ::testing::Test {
       } else {
         apply(t);
       }
-      if (random.one_in(20) || steps - step < 3) check();
+      if (random.one_in(50) || steps - step < 3) check();
       if (HasFatalFailure()) return;
     }
     check();
@@ -253,7 +253,7 @@ TEST_F(TreeTest, EmptyTreeHasNothing) {
 
 TEST_F(TreeTest, RandomSmallRecordsInAnInode) {
   start(3832);
-  random_changes(11, 30, 3000, 4000);
+  random_changes(11, 30, 2000, 2000);
 }
 
 TEST_F(TreeTest, RandomRecordsUnderASmallRoot) {
@@ -279,7 +279,7 @@ TEST_F(TreeTest, RandomRecordsFromManySeeds) {
 
 TEST_F(TreeTest, AscendingKeysLeaveFullNodes) {
   start(3832, format::TreeKind::kExtents);
-  for (std::uint64_t key = 0; key < 20000; ++key) {
+  for (std::uint64_t key = 0; key < 5000; ++key) {
     BTree t = tree();
     const Payload payload = payload_of(16, key);
     ASSERT_TRUE(fs.run(t.insert(key, payload)).has_value());
@@ -288,7 +288,7 @@ TEST_F(TreeTest, AscendingKeysLeaveFullNodes) {
   }
   check();
   // 155 records to a leaf.
-  EXPECT_LE(blocks->used.size(), 20000 / 155 + 3);
+  EXPECT_LE(blocks->used.size(), 5000 / 155 + 3);
 }
 
 TEST_F(TreeTest, APlanThatIsDroppedChangesNothing) {
@@ -329,7 +329,7 @@ class DamagedTreeTest : public TreeTest {
   void build() {
     start(480, format::TreeKind::kOrphans);
     BTree t = tree();
-    for (std::uint64_t i = 0; i < 7000; ++i) {
+    for (std::uint64_t i = 0; i < 4000; ++i) {
       const std::uint64_t inode = (fs.geometry.group_data(GroupNo{0}).value / 16 + 1) * 16 + i;
       if (inode % 16 == 0 || model.contains(inode)) continue;
       model[inode] = {};
@@ -398,7 +398,7 @@ TEST_F(DamagedTreeTest, EachFieldOfANode) {
   build();
   ASSERT_FALSE(any_error());
   SeededRandom random(5);
-  for (int round = 0; round < 120; ++round) {
+  for (int round = 0; round < 60; ++round) {
     SCOPED_TRACE(round);
     const BlockNo victim = nodes[random.below(nodes.size())];
     const auto good = read(victim);
@@ -442,7 +442,7 @@ TEST_F(DamagedTreeTest, RandomBytesNeverCrash) {
   build();
   SeededRandom random(6);
   int errors = 0;
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 60; ++round) {
     const BlockNo victim = nodes[random.below(nodes.size())];
     const auto good = read(victim);
     auto bad = good;
@@ -455,7 +455,7 @@ TEST_F(DamagedTreeTest, RandomBytesNeverCrash) {
     errors += any_error() ? 1 : 0;
     write(victim, good);
   }
-  EXPECT_GT(errors, 200);
+  EXPECT_GT(errors, 30);
 }
 
 }  // namespace
