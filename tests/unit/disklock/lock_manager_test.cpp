@@ -201,6 +201,21 @@ TEST_F(LockManagerTest, AWaiterThatDiesIsInNobodysWay) {
   run(c, operate(c, kName, kEx, 0s, true));
 }
 
+TEST_F(LockManagerTest, ALockHandedToWhoDoesNotWantItAnyMoreIsTakenBack) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  take(a, kName, kEx).release();
+  take(b, {kName.block, 5}, kEx).release();
+  b.mailboxes.want(a.id, kName, kEx);
+  loop_->run_for(100ms);
+  EXPECT_EQ(on_disk(kName).owner, b.id);
+  b.mailboxes.unwant(a.id.slot, kName);
+  // What b knows of the block is older than the handover.
+  const Time began = loop_->now();
+  take(a, kName, kEx).release();
+  EXPECT_LT(loop_->now() - began, 100ms);
+}
+
 TEST_F(LockManagerTest, OpenersAreRecordedAsTheLockGoesAndClearedAtTheLastClose) {
   TestNode& a = add_node(0);
   TestNode& b = add_node(1);
