@@ -1,0 +1,136 @@
+#include "disklock/guarded_device.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "core/device/simulated_device.h"
+#include "core/runtime/virtual_loop.h"
+
+namespace cawfs {
+namespace {
+
+using namespace std::chrono_literals;
+using Kind = SimulatedRequest::Kind;
+
+struct Keeper final : NexusKeeper {
+  Task<Result<>> regain(bool reset) override {
+    ++asked;
+    saw_reset = saw_reset || reset;
+    co_await executor.sleep(10ms);
+    co_return answer;
+  }
+  explicit Keeper(Executor& e) : executor(e) {}
+  Executor& executor;
+  Result<> answer;
+  int asked = 0;
+  bool saw_reset = false;
+};
+
+struct GuardedDeviceTest : ::testing::Test {
+  ~GuardedDeviceTest() override {
+    lun.set_hook({});
+    loop.run(executor, guard.join());
+  }
+  Result<> write(std::uint64_t block, std::uint8_t value, Durability durability) {
+    IoBuffer data(4096);
+    std::memset(data.data(), value, data.size());
+    return loop.run(executor, guard.write(block * 4096, data.bytes(), durability));
+  }
+  int value(std::uint64_t block) {
+    std::vector<std::byte> bytes(4096);
+    lun.peek(block * 4096, bytes);
+    return static_cast<int>(bytes[17]);
+  }
+
+  VirtualLoop loop;
+  SeededRandom random{1};
+  SimulatedLun lun{loop.clock(), random, {}};
+  Executor& executor = loop.add_executor();
+  std::unique_ptr<BlockDevice> raw = lun.connect(executor, "node");
+  GuardedDevice guard{*raw, executor};
+  Keeper keeper{executor};
+};
+
+// Whatever a power cut does to the cache, a flush that succeeds afterwards covers all writes that had completed.
+TEST_F(GuardedDeviceTest, FlushAfterAPowerCutKeepsItsPromise) {
+  guard.set_keeper(&keeper);
+  for (int round = 1; round <= 30; ++round) {
+    const auto value_now = static_cast<std::uint8_t>(round);
+    for (std::uint64_t block = 1; block <= 8; ++block) ASSERT_TRUE(write(block, value_now, Durability::kCached));
+    ASSERT_TRUE(write(3, 99, Durability::kFua));
+    lun.power_cut();
+    ASSERT_TRUE(loop.run(executor, guard.flush()));
+    lun.power_cut();
+    for (std::uint64_t block = 1; block <= 8; ++block) EXPECT_EQ(value(block), block == 3 ? 99 : round);
+  }
+  EXPECT_TRUE(keeper.saw_reset);
+  EXPECT_GE(keeper.asked, 30);
+}
+
+TEST_F(GuardedDeviceTest, WritesGoOutAgainUntilAnswered) {
+  int count = 0;
+  lun.set_hook([&](const SimulatedRequest& request) {
+    if (request.kind != Kind::kWrite) return SimulatedFate::kRun;
+    return ++count < 4 ? (count % 2 == 1 ? SimulatedFate::kLoseReply : SimulatedFate::kLoseRequest)
+                       : SimulatedFate::kRun;
+  });
+  EXPECT_TRUE(write(5, 7, Durability::kFua));
+  EXPECT_EQ(count, 4);
+  EXPECT_EQ(value(5), 7);
+}
+
+TEST_F(GuardedDeviceTest, MediumErrorsAreTheCallers) {
+  lun.set_hook([&](const SimulatedRequest&) { return SimulatedFate::kMediumError; });
+  const Result<> done = write(5, 7, Durability::kFua);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kMedium);
+}
+
+TEST_F(GuardedDeviceTest, EndsWhenTheKeeperSaysSo) {
+  guard.set_keeper(&keeper);
+  keeper.answer = fail(Errc::kFenced, "test");
+  lun.power_cut();
+  const Result<> done = write(5, 7, Durability::kFua);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kFenced);
+  EXPECT_EQ(value(5), 0);
+  std::vector<std::byte> out(4096);
+  const Result<> read = loop.run(executor, guard.read(0, out));
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error(), Errc::kFenced);
+}
+
+// While the keeper looks, no write of any kind goes out.
+TEST_F(GuardedDeviceTest, ClosedGateStopsWrites) {
+  guard.set_keeper(&keeper);
+  guard.doubt();
+  int sent = 0;
+  lun.set_hook([&](const SimulatedRequest& request) {
+    if (request.kind == Kind::kRead) return SimulatedFate::kRun;
+    ++sent;
+    EXPECT_EQ(keeper.asked, 1);
+    EXPECT_GE(loop.now() - Time{1s}, 10ms);
+    return SimulatedFate::kRun;
+  });
+  EXPECT_TRUE(write(5, 7, Durability::kCached));
+  EXPECT_TRUE(loop.run(executor, guard.flush()));
+  EXPECT_EQ(sent, 2);
+}
+
+TEST_F(GuardedDeviceTest, UnknownOutcomeOfCawIsToldWithTheGateOpen) {
+  guard.set_keeper(&keeper);
+  lun.power_cut();
+  IoBuffer zero(4096);
+  IoBuffer next(4096);
+  next.data()[17] = std::byte{9};
+  const Result<> done = loop.run(executor, guard.compare_and_write(4096, zero.bytes(), next.bytes()));
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kTransport);
+  EXPECT_EQ(keeper.asked, 1);
+  EXPECT_TRUE(loop.run(executor, guard.compare_and_write(4096, zero.bytes(), next.bytes())));
+}
+
+}  // namespace
+}  // namespace cawfs
