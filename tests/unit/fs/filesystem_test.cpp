@@ -1,0 +1,277 @@
+// What the random comparison with the model cannot see: what survives, what is reported, what is given back.
+#include <sys/stat.h>
+
+#include <cstring>
+#include <set>
+
+#include "tests/support/fs_fixture.h"
+
+namespace cawfs::testing {
+namespace {
+
+class FileSystemTest : public ::testing::Test {
+ protected:
+  FileSystem& fs() { return mounted.fs(); }
+  InodeNo root() { return fs().root(); }
+
+  InodeNo create(const std::string& name) {
+    auto made = mounted.run(fs().create(root(), name, {0644, 1, 2, 0}, true));
+    EXPECT_TRUE(made.has_value());
+    return made ? made->inode : InodeNo{};
+  }
+  Result<std::uint64_t> write(InodeNo inode, std::uint64_t offset, const std::string& data, bool append = false,
+                              bool direct = false) {
+    return mounted.run(fs().write(inode, offset, std::as_bytes(std::span(data)), append, direct, false));
+  }
+  std::string read(InodeNo inode, std::uint64_t offset, std::size_t length) {
+    std::string out(length, '?');
+    auto got = mounted.run(fs().read(inode, offset, std::as_writable_bytes(std::span(out)), false));
+    EXPECT_TRUE(got.has_value());
+    out.resize(got.value_or(0));
+    return out;
+  }
+  std::uint64_t free_blocks() {
+    mounted.small.loop.run_for(std::chrono::seconds(5));  // the totals are that old at most
+    auto space = mounted.run(fs().space());
+    EXPECT_TRUE(space.has_value());
+    return space->free_blocks;
+  }
+  void pass(Duration time) { mounted.small.loop.run_for(time); }
+  std::uint64_t device_writes() { return mounted.small.lun.executed(SimulatedRequest::Kind::kWrite); }
+
+  MountedFileSystem mounted;
+};
+
+TEST_F(FileSystemTest, DataSurvivesUnmount) {
+  const std::string large(3 << 20, 'x');
+  const InodeNo a = create("a");
+  const InodeNo b = create("b");
+  ASSERT_TRUE(write(a, 0, "small").has_value());
+  ASSERT_TRUE(write(b, 0, large).has_value());
+  mounted.remount();
+  auto found = mounted.run(fs().lookup(root(), "a"));
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(read(found->inode, 0, 100), "small");
+  found = mounted.run(fs().lookup(root(), "b"));
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->size, large.size());
+  EXPECT_TRUE(read(found->inode, 0, large.size() + 5) == large);
+}
+
+TEST_F(FileSystemTest, UnlinkedFileLivesUntilItsLastUserGoes) {
+  const std::uint64_t before = free_blocks();
+  const InodeNo file = create("file");
+  ASSERT_TRUE(mounted.run(fs().open(file)).has_value());
+  ASSERT_TRUE(write(file, 0, std::string(1 << 20, 'd')).has_value());
+  ASSERT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+  ASSERT_TRUE(mounted.run(fs().unlink(root(), "file")).has_value());
+  fs().forget(file, 1);
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(read(file, 100, 3), "ddd");
+  EXPECT_LT(free_blocks() + 200, before);
+  mounted.run(fs().close(file));
+  EXPECT_GE(free_blocks() + 40, before);  // but for a chunk of inodes and blocks written ahead
+  auto gone = mounted.run(fs().getattr(file));
+  ASSERT_FALSE(gone.has_value());
+  EXPECT_EQ(gone.error().code, Errc::kStale);
+}
+
+TEST_F(FileSystemTest, OrphansOfACrashAreFreedAtTheNextMount) {
+  const InodeNo file = create("file");
+  ASSERT_TRUE(mounted.run(fs().open(file)).has_value());
+  ASSERT_TRUE(write(file, 0, std::string(1 << 20, 'd')).has_value());
+  ASSERT_TRUE(mounted.run(fs().unlink(root(), "file")).has_value());
+  ASSERT_TRUE(mounted.run(fs().sync_all()).has_value());
+  ASSERT_TRUE(mounted.run(mounted.small.log->write_back_all()).has_value());
+  mounted.check();
+  EXPECT_EQ(mounted.last_orphans, 1u);
+  // What the next mount does with the list, without the pause of a sweep.
+  mounted.run(fs().close(file));
+  fs().forget(file, 1);
+  fs().free_orphans(SlotNo{0});
+  pass(std::chrono::seconds(2));
+  ASSERT_TRUE(mounted.run(mounted.small.log->write_back_all()).has_value());
+  mounted.check();
+  EXPECT_EQ(mounted.last_orphans, 0u);
+}
+
+TEST_F(FileSystemTest, AReusedNumberIsStaleForWhoKnewTheOldInode) {
+  const InodeNo old = create("old");
+  auto before = mounted.run(fs().getattr(old));
+  ASSERT_TRUE(mounted.run(fs().unlink(root(), "old")).has_value());
+  fs().forget(old, 1);
+  pass(std::chrono::seconds(1));
+  for (int i = 0; i < 40; ++i) {
+    const InodeNo other = create("new" + std::to_string(i));
+    if (other != old) continue;
+    auto after = mounted.run(fs().getattr(other));
+    ASSERT_TRUE(before.has_value() && after.has_value());
+    EXPECT_GT(after->generation, before->generation);
+    return;
+  }
+}
+
+TEST_F(FileSystemTest, NumbersThatAreNoInodesAreStale) {
+  for (const std::uint64_t number :
+       {std::uint64_t{0}, std::uint64_t{17}, root().value + 1, root().value / 16 * 16, std::uint64_t{1} << 60}) {
+    auto got = mounted.run(fs().getattr(InodeNo{number}));
+    ASSERT_FALSE(got.has_value()) << number;
+    EXPECT_EQ(got.error().code, Errc::kStale) << number;
+  }
+}
+
+TEST_F(FileSystemTest, AWriteErrorIsReportedOnceBySync) {
+  const InodeNo file = create("file");
+  ASSERT_TRUE(write(file, 0, std::string(100'000, 'e')).has_value());
+  mounted.small.lun.set_hook([](const SimulatedRequest& request) {
+    const bool data = request.kind == SimulatedRequest::Kind::kWrite && request.length > 90'000;
+    return data ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+  });
+  auto first = mounted.run(fs().sync(file, false));
+  ASSERT_FALSE(first.has_value());
+  EXPECT_EQ(first.error().code, Errc::kMedium);
+  mounted.small.lun.set_hook({});
+  EXPECT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+  EXPECT_EQ(mounted.messages.lines.size(), 1u);
+  mounted.messages.lines.clear();
+}
+
+TEST_F(FileSystemTest, AcknowledgedWritesHaveTheirSpace) {
+  const InodeNo file = create("file");
+  const std::string megabyte(1 << 20, 'f');
+  std::uint64_t written = 0;
+  Errc why{};
+  for (;;) {
+    auto done = write(file, written, megabyte);
+    if (!done) {
+      why = done.error().code;
+      break;
+    }
+    written += megabyte.size();
+    ASSERT_LT(written, std::uint64_t{128} << 20);
+  }
+  EXPECT_EQ(why, Errc::kNoSpace);
+  EXPECT_GT(written, std::uint64_t{40} << 20);
+  EXPECT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+  EXPECT_TRUE(read(file, written - megabyte.size(), megabyte.size()) == megabyte);
+  ASSERT_TRUE(mounted.run(fs().unlink(root(), "file")).has_value());
+  fs().forget(file, 1);
+  pass(std::chrono::seconds(10));
+  EXPECT_TRUE(write(create("again"), 0, megabyte).has_value());
+}
+
+TEST_F(FileSystemTest, DirtyDataIsWrittenAfterSomeSeconds) {
+  const InodeNo file = create("file");
+  ASSERT_TRUE(write(file, 0, std::string(200'000, 'g')).has_value());
+  const std::uint64_t before = device_writes();
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(device_writes(), before);
+  pass(std::chrono::seconds(9));
+  EXPECT_GT(device_writes(), before);
+}
+
+TEST_F(FileSystemTest, DirectWritesGoInPlace) {
+  const InodeNo file = create("file");
+  ASSERT_TRUE(write(file, 0, std::string(64 << 10, 'h')).has_value());
+  ASSERT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+  const std::uint64_t commits = mounted.small.log->commits();
+  const std::uint64_t before = device_writes();
+  ASSERT_TRUE(write(file, 8192, std::string(4096, 'i'), false, true).has_value());
+  EXPECT_EQ(device_writes(), before + 1);
+  EXPECT_EQ(mounted.small.log->commits(), commits);
+  EXPECT_EQ(read(file, 8190, 4), "hhii");
+}
+
+TEST_F(FileSystemTest, GrowingShowsNoOldBytes) {
+  const InodeNo file = create("file");
+  ASSERT_TRUE(write(file, 0, std::string(10'000, 'j')).has_value());
+  ASSERT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+  AttributeChange change;
+  change.size = 5000;
+  ASSERT_TRUE(mounted.run(fs().setattr(file, change)).has_value());
+  ASSERT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+  change.size = 9000;
+  ASSERT_TRUE(mounted.run(fs().setattr(file, change)).has_value());
+  EXPECT_EQ(read(file, 4990, 20), std::string(10, 'j') + std::string(10, '\0'));
+  EXPECT_EQ(read(file, 8995, 20), std::string(5, '\0'));
+}
+
+TEST_F(FileSystemTest, CookiesStayWhileTheDirectoryChanges) {
+  std::set<std::string> stay;
+  for (int i = 0; i < 300; ++i) create("stay" + std::to_string(i));
+  for (int i = 0; i < 300; ++i) stay.insert("stay" + std::to_string(i));
+  std::multiset<std::string> seen;
+  std::uint64_t cookie = 0;
+  for (int round = 0;; ++round) {
+    auto some = mounted.run(fs().readdir(root(), cookie, 7));
+    ASSERT_TRUE(some.has_value());
+    if (some->empty()) break;
+    cookie = some->back().cookie;
+    for (const auto& entry : *some) {
+      if (entry.name.starts_with("stay")) seen.insert(entry.name);
+    }
+    for (int i = 0; i < 8; ++i) create("come" + std::to_string(round * 8 + i));
+    if (round % 2 == 1) EXPECT_TRUE(mounted.run(fs().unlink(root(), "come" + std::to_string(round))).has_value());
+  }
+  EXPECT_EQ(std::set<std::string>(seen.begin(), seen.end()), stay);
+  EXPECT_EQ(seen.size(), stay.size());
+}
+
+TEST_F(FileSystemTest, ALockThatGoesTakesDirtyDataToTheDevice) {
+  const InodeNo file = create("file");
+  ASSERT_TRUE(write(file, 0, std::string(100'000, 'k')).has_value());
+  auto before = mounted.run(fs().getattr(file));
+  mounted.give_up(lock_of(file), LockMode::kNone);
+  const std::uint64_t writes = device_writes();
+  ASSERT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+  EXPECT_EQ(device_writes(), writes);
+  auto after = mounted.run(fs().getattr(file));
+  ASSERT_TRUE(before.has_value() && after.has_value());
+  EXPECT_EQ(after->size, before->size);
+  EXPECT_EQ(after->mtime_ns, before->mtime_ns);
+  EXPECT_EQ(read(file, 99'998, 10), "kk");
+}
+
+TEST_F(FileSystemTest, ReadsAreDatedOnlyWhenDue) {
+  const InodeNo file = create("file");
+  pass(std::chrono::seconds(1));
+  ASSERT_TRUE(write(file, 0, "data").has_value());
+  pass(std::chrono::seconds(1));
+  read(file, 0, 4);
+  pass(std::chrono::seconds(1));
+  auto first = mounted.run(fs().getattr(file));
+  ASSERT_TRUE(first.has_value());
+  EXPECT_GT(first->atime_ns, first->mtime_ns);
+  read(file, 0, 4);
+  pass(std::chrono::seconds(1));
+  auto second = mounted.run(fs().getattr(file));
+  ASSERT_TRUE(second.has_value());
+  EXPECT_EQ(second->atime_ns, first->atime_ns);
+}
+
+TEST_F(FileSystemTest, LengthsThatCannotBe) {
+  const InodeNo file = create("file");
+  AttributeChange change;
+  change.size = std::uint64_t{1} << 63;
+  auto sized = mounted.run(fs().setattr(file, change));
+  ASSERT_FALSE(sized.has_value());
+  EXPECT_EQ(sized.error().code, Errc::kFileTooBig);
+  auto written = write(file, INT64_MAX - 3, "12345");
+  ASSERT_FALSE(written.has_value());
+  EXPECT_EQ(written.error().code, Errc::kFileTooBig);
+  change.size = INT64_MAX;
+  EXPECT_TRUE(mounted.run(fs().setattr(file, change)).has_value());
+  EXPECT_EQ(read(file, INT64_MAX - 10, 100), std::string(10, '\0'));
+}
+
+TEST(FileSystemReadOnly, RefusesChanges) {
+  SmallOptions small;
+  MountedFileSystem mounted(small, {.read_only = true});
+  auto made = mounted.run(mounted.fs().mkdir(mounted.fs().root(), "d", {0755, 0, 0, 0}));
+  ASSERT_FALSE(made.has_value());
+  EXPECT_EQ(made.error().code, Errc::kReadOnly);
+  EXPECT_TRUE(mounted.run(mounted.fs().getattr(mounted.fs().root())).has_value());
+}
+
+}  // namespace
+}  // namespace cawfs::testing
