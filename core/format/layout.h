@@ -29,7 +29,7 @@ constexpr std::uint64_t mailbox_blocks(std::uint32_t logical_block) {
 
 // Probed with COMPARE AND WRITE; the block after it belongs to nothing, and probes write it plainly.
 constexpr BlockNo scratch_block(std::uint32_t logical_block) {
-  return BlockNo{kFixedAreasBlock + 2 * kSlots + mailbox_blocks(logical_block) + 1};
+  return BlockNo{kFixedAreasBlock + 2 * std::uint64_t{kSlots} + mailbox_blocks(logical_block) + 1};
 }
 
 constexpr std::uint64_t first_group_block(std::uint32_t logical_block) {

@@ -22,6 +22,7 @@ using namespace format;
 
 constexpr std::uint64_t kTransfer = 1 << 20;  // bytes of one write
 constexpr std::uint64_t kUnmapAtOnce = std::uint64_t{1} << 30;
+constexpr std::size_t kSlotTableBytes = std::size_t{kSlots} * kBlockSize;
 constexpr std::uint16_t kNoSlot = 0xffff;
 constexpr std::uint32_t kRootMode = S_IFDIR | 0755;
 constexpr std::uint32_t kSystemMode = S_IFREG | 0600;
@@ -155,7 +156,7 @@ Task<Result<>> Maker::discard() {
 }
 
 Task<Result<>> Maker::write_slot_records() {
-  IoBuffer table(kSlots * kBlockSize);
+  IoBuffer table(kSlotTableBytes);
   for (std::uint16_t slot = 0; slot < kSlots; ++slot) {
     SlotRecord record{};
     record.header = first_caw_header();
@@ -168,7 +169,7 @@ Task<Result<>> Maker::write_slot_records() {
         record.journal[i].count = static_cast<std::uint32_t>(plan_.journals[slot][i].count);
       }
     }
-    const auto block = table.bytes().subspan(slot * kBlockSize, geometry().logical_block);
+    const auto block = table.bytes().subspan(std::size_t{slot} * kBlockSize, geometry().logical_block);
     std::memcpy(block.data(), &record, sizeof(record));
     seal_slot_record(block, geometry().slot_record_offset(SlotNo{slot}), geometry().fs_id);
   }
@@ -177,11 +178,11 @@ Task<Result<>> Maker::write_slot_records() {
 }
 
 Task<Result<>> Maker::write_heartbeats() {
-  IoBuffer table(kSlots * kBlockSize);
+  IoBuffer table(kSlotTableBytes);
   for (std::uint16_t slot = 0; slot < kSlots; ++slot) {
     Heartbeat heartbeat{};
     heartbeat.slot = slot;
-    const auto block = table.bytes().subspan(slot * kBlockSize, geometry().logical_block);
+    const auto block = table.bytes().subspan(std::size_t{slot} * kBlockSize, geometry().logical_block);
     std::memcpy(block.data(), &heartbeat, sizeof(heartbeat));
     seal_heartbeat_block(block, geometry().heartbeat_offset(SlotNo{slot}), geometry().fs_id);
   }
@@ -220,13 +221,13 @@ Task<Result<>> Maker::write_lock_block(BlockNo block) {
 }
 
 Task<Result<>> Maker::write_journals() {
-  for (std::uint16_t slot = 0; slot < plan_.journals.size(); ++slot) {
+  for (std::uint16_t slot = 0; slot < geometry().slots; ++slot) {
     const auto& extents = plan_.journals[slot];
     for (const BlockRange& extent : extents) {
       const Result<> zeroed = co_await write_zeros(extent.start, extent.count);
       if (!zeroed) co_return zeroed;
     }
-    IoBuffer headers(kJournalHeaderCopies * kBlockSize);
+    IoBuffer headers(std::size_t{kJournalHeaderCopies} * kBlockSize);
     make_empty_journal(headers.bytes(), geometry().fs_id, SlotNo{slot}, extents);
     const Result<> written = co_await write(extents.front().start, headers.bytes());
     if (!written) co_return written;

@@ -14,9 +14,11 @@ using namespace format;
 
 constexpr std::uint32_t kLooksPerDeadTime = 20;
 
+constexpr std::size_t kTableBytes = std::size_t{kSlots} * kBlockSize;
+
 struct Table {
-  IoBuffer records{kSlots * kBlockSize};
-  IoBuffer heartbeats{kSlots * kBlockSize};
+  IoBuffer records{kTableBytes};
+  IoBuffer heartbeats{kTableBytes};
 };
 
 Task<Result<>> read_table(BlockDevice& device, const Geometry& geometry, Table& table) {
@@ -27,7 +29,7 @@ Task<Result<>> read_table(BlockDevice& device, const Geometry& geometry, Table& 
 }
 
 std::span<const std::byte> slot_bytes(const IoBuffer& buffer, std::uint16_t slot, const Geometry& geometry) {
-  return buffer.bytes().subspan(slot * kBlockSize, geometry.logical_block);
+  return buffer.bytes().subspan(std::size_t{slot} * kBlockSize, geometry.logical_block);
 }
 
 SlotStates states_of(const Table& table, const Geometry& geometry) {
