@@ -71,6 +71,10 @@ Task<int> fence(Reactor& reactor, BlockDevice& device, Log& log, Arguments argum
   const SlotNo slot{static_cast<std::uint16_t>(arguments.slot)};
   const FenceForce force = arguments.force ? FenceForce::kYes : FenceForce::kNo;
   const Result<> done = co_await fence_slot(reactor.executor(), device, *random, log, slot, force);
+  if (!done && done.error() == Errc::kNotFound) {
+    fmt::print(stderr, "cawfs-fence: {}: no node is in slot {}\n", arguments.source, slot.value);
+    co_return kFailed;
+  }
   if (!done) co_return fail_with(arguments.source, done.error());
   fmt::print("slot {} is fenced\n", slot.value);
   co_return kDone;
