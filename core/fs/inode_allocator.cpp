@@ -14,7 +14,7 @@
 namespace cawfs {
 namespace {
 
-constexpr std::size_t kPrepareAtOnce = 2 * kInodesPerChunk;
+constexpr std::size_t kPrepareAtOnce = std::size_t{2} * kInodesPerChunk;
 constexpr std::size_t kChunksAtOnce = 128;
 
 }  // namespace
