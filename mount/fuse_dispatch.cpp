@@ -151,11 +151,16 @@ void FuseDispatcher::answer_error(const Request& request, int error) {
 }
 
 void FuseDispatcher::answer_error(const Request& request, const Error& error) {
+  if (error_class(error.code) == ErrorClass::kCorrupt) {
+    log_.error("the file system is damaged: {} {}: {}; unmount it everywhere and run fsck.cawfs", error.where,
+               error.address, describe(error.code));
+  }
   answer_error(request, to_errno(error.code));
 }
 
 void FuseDispatcher::answer_done(const Request& request, const Result<>& result) {
-  answer_error(request, result ? 0 : to_errno(result.error().code));
+  if (!result) return answer_error(request, result.error());
+  answer_error(request, 0);
 }
 
 void FuseDispatcher::answer_attributes(const Request& request, const Result<Attributes>& result) {

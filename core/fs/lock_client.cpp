@@ -94,7 +94,11 @@ Task<Result<>> FsLockClient::settle_inode(InodeNo inode, LockMode from, LockMode
 
 Task<Result<>> FsLockClient::settle(LockName name, LockMode from, LockMode to) {
   if (const auto group = fs_.space.group_of_lock(name)) {
-    if (from != LockMode::kExclusive) co_return Result<>{};
+    if (from != LockMode::kExclusive) {
+      // Read under S, to check inode numbers from outside.
+      if (to == LockMode::kNone) fs_.buffers.forget(name);
+      co_return Result<>{};
+    }
     co_await convert_promises(*group);
     auto settled = co_await fs_.space.settle(*group);
     co_return settled;
