@@ -6,8 +6,6 @@
 
 namespace cawfs {
 
-using btree::Leaf;
-using btree::Path;
 using btree::Record;
 
 namespace {
