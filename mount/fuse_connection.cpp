@@ -123,7 +123,10 @@ Task<Outcome<>> FuseConnection::handshake() {
 Task<std::optional<Request>> FuseConnection::next() {
   while (true) {
     const std::size_t length = co_await receive();
-    if (length == 0) co_return std::nullopt;
+    if (length == 0) {
+      closed_ = true;
+      co_return std::nullopt;
+    }
     auto request = take_request(length);
     if (request) co_return std::move(*request);
     log_.error("the kernel sent a malformed FUSE request of {} bytes", length);

@@ -39,6 +39,8 @@ class FuseConnection {
   // Answers INIT; requests follow.
   Task<Outcome<>> handshake();
   const FuseFeatures& features() const { return features_; }
+  // The kernel has let go: there are no more requests, and no caches.
+  bool closed() const { return closed_; }
 
   // The next request; none once the file system is unmounted or the connection aborted. Malformed ones are answered
   // here.
@@ -72,6 +74,7 @@ class FuseConnection {
   Log& log_;
   int fd_;
   FuseFeatures features_;
+  bool closed_ = false;
   std::vector<std::shared_ptr<IoBuffer>> pool_;
   std::shared_ptr<IoBuffer> buffer_;  // receives the next request; taken from the pool
 };

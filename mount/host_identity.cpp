@@ -71,12 +71,13 @@ int try_lock(const std::string& path) {
 
 }  // namespace
 
-Outcome<HostIdentity> HostIdentity::take(std::span<const std::uint8_t, 16> file_system, const std::string& name) {
+Outcome<std::optional<HostIdentity>> HostIdentity::take(std::span<const std::uint8_t, 16> file_system,
+                                                        const std::string& name, bool alone) {
   mkdir(kRunDirectory, 0755);
   std::string prefix = std::string(kRunDirectory) + "/";
   for (std::uint8_t byte : file_system) prefix += fmt::format("{:02x}", byte);
 
-  const std::uint32_t candidates = name.empty() ? kSlots : 1;
+  const std::uint32_t candidates = name.empty() && !alone ? kSlots : 1;
   for (std::uint32_t number = 0; number < candidates; ++number) {
     std::string node = name.empty() ? fmt::format("{}", number) : name;
     std::ranges::replace(node, '/', '_');
@@ -89,12 +90,9 @@ Outcome<HostIdentity> HostIdentity::take(std::span<const std::uint8_t, 16> file_
     identity.host_name = cawfs::host_name();
     identity.node_uuid = cawfs::node_uuid(node);
     identity.boot_id = parse_uuid(first_line("/proc/sys/kernel/random/boot_id"));
-    return identity;
+    return std::optional<HostIdentity>(std::move(identity));
   }
-  if (name.empty()) return failure(kExitMountFailed, "this host has mounted the file system 64 times already");
-  return failure(kExitMountFailed, fmt::format("initiator name {} is in use by another mount of this host; give each "
-                                               "mount its own",
-                                               name));
+  return std::nullopt;
 }
 
 HostIdentity::HostIdentity(HostIdentity&& other) noexcept

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -14,9 +15,10 @@ namespace cawfs {
 
 class HostIdentity {
  public:
-  // `file_system`: its uuid. `name`: an initiator name given by the user, or empty: the first free number is taken.
-  // kExitMountFailed where the name is in use on this host; kExitSystem.
-  static Outcome<HostIdentity> take(std::span<const std::uint8_t, 16> file_system, const std::string& name);
+  // `file_system`: its uuid. `name`: an initiator name given by the user, or empty: the first free number is taken;
+  // with `alone` only the first. None: what was asked for is in use by another process of this host. kExitSystem.
+  static Outcome<std::optional<HostIdentity>> take(std::span<const std::uint8_t, 16> file_system,
+                                                   const std::string& name, bool alone);
   HostIdentity(HostIdentity&& other) noexcept;
   HostIdentity& operator=(HostIdentity&&) = delete;
   ~HostIdentity();

@@ -24,7 +24,7 @@ Task<void> FuseKernelCache::invalidate_inode(InodeNo inode, std::uint64_t offset
   const Time give_up = executor_.now() + kRetryLimit;
   while (true) {
     auto known = inodes_.find(inode);
-    if (known == inodes_.end() && inode != root_) co_return;
+    if (connection_.closed() || (known == inodes_.end() && inode != root_)) co_return;
     // READs that come from now on count again; those that came before are waited for.
     if (known != inodes_.end() && offset == 0 && length == 0) known->second.pages = false;
     const int result = co_await send_inode(inode, static_cast<std::int64_t>(offset), static_cast<std::int64_t>(length));
@@ -56,7 +56,7 @@ Task<int> FuseKernelCache::send_inode(InodeNo inode, std::int64_t offset, std::i
 
 Task<void> FuseKernelCache::invalidate_entries(InodeNo directory) {
   auto known = inodes_.find(directory);
-  if (known == inodes_.end()) co_return;
+  if (connection_.closed() || known == inodes_.end()) co_return;
   // Without the epoch names are never given for longer than the answer itself (name_timeout()).
   if (connection_.features().inc_epoch && known->second.names_until > executor_.now()) {
     known->second.names_until = {};

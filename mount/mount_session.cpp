@@ -19,6 +19,8 @@ namespace cawfs {
 namespace {
 
 constexpr std::uint64_t kMetadataCacheBytes = 64 << 20;
+constexpr Duration kPredecessorLimit = std::chrono::seconds(5);
+constexpr Duration kPredecessorPoll = std::chrono::milliseconds(20);
 
 }  // namespace
 
@@ -117,10 +119,28 @@ Task<Outcome<>> MountSession::open() {
   co_return Outcome<>{};
 }
 
+// umount(8) returns before the daemon has written everything back: the predecessor of a mount made right after it is
+// waited for.
+Task<Outcome<>> MountSession::identify() {
+  const Time give_up = executor_.now() + kPredecessorLimit;
+  while (true) {
+    auto identity = HostIdentity::take(superblock_.uuid, options_.initiator, options_.local);
+    if (!identity) co_return std::unexpected(identity.error());
+    if (*identity) {
+      identity_.emplace(std::move(**identity));
+      co_return Outcome<>{};
+    }
+    if (executor_.now() >= give_up) break;
+    co_await executor_.sleep(kPredecessorPoll);
+  }
+  const char* remedy = options_.initiator.empty() ? "with -o local there can be one mount; unmount the other first"
+                                                  : "give each mount its own -o initiator=NAME";
+  co_return failure(kExitMountFailed, fmt::format("{}: mounted by this host already: {}", options_.source, remedy));
+}
+
 Task<Outcome<>> MountSession::join() {
-  auto identity = HostIdentity::take(superblock_.uuid, options_.initiator);
-  if (!identity) co_return std::unexpected(identity.error());
-  identity_.emplace(std::move(*identity));
+  auto identified = co_await identify();
+  if (!identified) co_return identified;
   ClusterOptions cluster_options;
   cluster_options.member = {.host_name = identity_->host_name,
                             .node_uuid = identity_->node_uuid,

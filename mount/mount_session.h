@@ -36,6 +36,7 @@ class MountSession : private MembershipObserver {
  private:
   Task<Outcome<>> start();
   Task<Outcome<>> open();
+  Task<Outcome<>> identify();
   Task<Outcome<>> join();
   Task<Outcome<>> prove_device();
   Task<Outcome<>> start_log();
