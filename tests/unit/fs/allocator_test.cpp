@@ -345,11 +345,15 @@ TEST_F(AllocatorTest, SettleWaitsForUsersWithoutAHold) {
   space->abandon();
 }
 
+Task<void> two_seconds(Executor& executor) {
+  co_await executor.sleep(std::chrono::seconds(2));
+}
+
 TEST_F(AllocatorTest, WhoNeedsAGroupThatIsLeavingHasItAfterwards) {
   start();
   const auto runs = allocate(5);
   const GroupNo home = space->home();
-  during_invalidate = [&]() -> Task<void> { co_await fs->executor.sleep(std::chrono::seconds(2)); };
+  during_invalidate = [&] { return two_seconds(fs->executor); };
   TaskGroup tasks(fs->executor);
   auto give_up = [](LocalLockService& locks, LockName name) -> Task<void> {
     const auto done = co_await locks.give_up(name, LockMode::kNone);
