@@ -45,6 +45,7 @@ Task<void> LockManager::give_up(CachedBlock& block, std::size_t entry) {
   }
   const LockMode keep = lock.held == LockMode::kExclusive && wanted == LockMode::kShared ? wanted : LockMode::kNone;
 
+  admit(block, entry);
   if (client_ != nullptr) co_await client_->invalidate(name, lock.held, keep);
   lock.give_up = GiveUp::kClosing;
   CAWFS_ASSERT(lock.drained == nullptr);

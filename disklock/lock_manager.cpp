@@ -91,11 +91,18 @@ LockHold LockManager::use(LockName name, CachedLock& lock, LockMode mode, LocalU
 void LockManager::admit(CachedBlock& block, std::size_t entry) {
   CachedLock& lock = block.locks[entry];
   const LockName name{block.block, static_cast<std::uint8_t>(entry)};
-  while (!lock.queue.empty()) {
-    LockUser& user = lock.queue.front();
-    if (!may_use(block, lock, user.mode, user.use)) return;
-    lock.queue.pop_front();
-    user.granted.complete(use(name, lock, user.mode, user.use));
+  // While the lock is asked for, the client waits for the kernel, and that maybe for a user who needs no more than is
+  // held: then those who need more, and so wait for another node, do not stand in its way.
+  for (auto next = lock.queue.begin(); next != lock.queue.end();) {
+    LockUser& user = *next;
+    if (may_use(block, lock, user.mode, user.use)) {
+      next = lock.queue.erase(next);
+      user.granted.complete(use(name, lock, user.mode, user.use));
+    } else if (lock.give_up == GiveUp::kAsked) {
+      ++next;
+    } else {
+      return;
+    }
   }
 }
 
@@ -108,7 +115,8 @@ Task<Result<LockHold>> LockManager::acquire(LockName name, LockMode mode, LocalU
 
   CachedBlock& block = block_of(name.block);
   CachedLock& lock = block.locks[name.entry];
-  if (lock.queue.empty() && may_use(block, lock, mode, local)) co_return use(name, lock, mode, local);
+  const bool in_turn = lock.queue.empty() || lock.give_up == GiveUp::kAsked;
+  if (in_turn && may_use(block, lock, mode, local)) co_return use(name, lock, mode, local);
   LockUser user(executor_, mode, local);
   lock.queue.push_back(user);
   if (has_work(block)) start_work(block);

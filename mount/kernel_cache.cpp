@@ -65,9 +65,9 @@ Task<void> FuseKernelCache::invalidate_entries(InodeNo directory) {
       log_.error("cannot drop the kernel's names: {}", std::strerror(-result));
     }
   }
-  // The cached listing.
-  const auto payload = inode_notification(node_id(directory), 0, 0);
-  connection_.notify(FUSE_NOTIFY_INVAL_INODE, std::as_bytes(std::span(&payload, 1)));
+  // The cached listing. The caller may not know whether it is a directory at all: a file's pages may have to be waited
+  // for.
+  co_await send_inode(directory, 0, 0);
 }
 
 void FuseKernelCache::forget_attributes(InodeNo inode) {
