@@ -397,8 +397,8 @@ TEST(Membership, RecoveringJoinerKilledAtEachStep) {
     });
     Result<> joined;
     bool ended = false;
-    TaskGroup& group = *new TaskGroup(b.executor);  // dies with its node
-    static std::vector<TaskGroup*> kept;
+    TaskGroup& group = *new TaskGroup(b.executor);     // dies with its node
+    static auto& kept = *new std::vector<TaskGroup*>;  // outlives the leak check
     kept.push_back(&group);
     struct Join {
       static Task<void> run(ClusterMember& member, Result<>& result, bool& ended) {

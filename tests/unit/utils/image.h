@@ -187,7 +187,7 @@ class Image {
       head.key = record.key;
       head.length = static_cast<std::uint16_t>(record.payload.size());
       std::memcpy(area.data() + at, &head, sizeof(head));
-      std::memcpy(area.data() + at + sizeof(head), record.payload.data(), record.payload.size());
+      std::ranges::copy(record.payload, area.begin() + static_cast<std::ptrdiff_t>(at + sizeof(head)));
       at += sizeof(head) + record.payload.size();
     }
     root.level = level;
