@@ -43,6 +43,7 @@ Task<void> LockManager::give_up(CachedBlock& block, std::size_t entry) {
     keep_it(block, entry);
     co_return;
   }
+  const LoggedWork work(log_, "handover");
   const LockMode keep = lock.held == LockMode::kExclusive && wanted == LockMode::kShared ? wanted : LockMode::kNone;
 
   admit(block, entry);

@@ -86,6 +86,7 @@ Task<Result<>> LockManager::work_once(CachedBlock& block) {
   } else if (!round.handed.empty()) {
     done = co_await take_handed(block, std::move(round.handed));
   } else if (!round.changes.empty()) {
+    const LoggedWork work(log_, "lock change");
     done = co_await write_round(block, std::move(round));
   } else if (round.waiting || round.until) {
     co_await wait_for_change(block, round.waiting, round.until);

@@ -38,14 +38,19 @@ Task<void> JournalLog::reclaim(std::uint32_t target) {
       if (freed_by == TxId{}) freed_by = in_place_->freed_by(block);
     }
     if (!writable.empty()) {
-      const auto written = co_await in_place_->write_in_place(std::move(writable));
-      if (!written) fail_with(written.error());
+      co_await write_in_place(std::move(writable));
       continue;
     }
     // What is in the way is in flight, or waits for the transaction that freed it.
     if (freed_by != TxId{}) request_commit(freed_by);
     co_await progress_.wait();
   }
+}
+
+Task<void> JournalLog::write_in_place(std::vector<BlockNo> blocks) {
+  const LoggedWork work(messages_, "checkpoint");
+  const auto written = co_await in_place_->write_in_place(std::move(blocks));
+  if (!written) fail_with(written.error());
 }
 
 Task<Result<>> JournalLog::publish_tail() {
@@ -78,8 +83,7 @@ Task<Result<>> JournalLog::settle(std::vector<BlockNo> blocks) {
     freed_by = std::max(freed_by, in_place_->freed_by(block));
   }
   if (!writable.empty()) {
-    const auto written = co_await in_place_->write_in_place(std::move(writable));
-    if (!written) fail_with(written.error());
+    co_await write_in_place(std::move(writable));
   } else if (freed_by != TxId{}) {
     const auto done = co_await commit(freed_by);
     if (!done) co_return done;

@@ -85,6 +85,7 @@ void JournalLog::make_sealed_record(Sealed& sealed) {
 }
 
 Task<void> JournalLog::commit_sealed(std::unique_ptr<Sealed> sealed) {
+  const LoggedWork work(messages_, "commit");
   const auto written = co_await write_sealed(*sealed);
   if (!written) fail_with(written.error());
   while (!failed_ && committed_.value + 1 != sealed->id.value) co_await commit_ended_.wait();

@@ -141,6 +141,7 @@ class JournalLog final : public TransactionLog {
   // Gets on with `blocks`: writes in place those that can be, else waits for what is in the way. The caller looks
   // again.
   Task<Result<>> settle(std::vector<BlockNo> blocks);
+  Task<void> write_in_place(std::vector<BlockNo> blocks);
   // Makes the present tail durable, if it has moved.
   Task<Result<>> publish_tail();
   void forget_settled_locks();

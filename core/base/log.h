@@ -44,6 +44,21 @@ class Log {
   }
 };
 
+// Work that takes more than one request to the device: at debug level the log says when it begins and ends, which tells
+// where a node stood when it died.
+class LoggedWork {
+ public:
+  // `log` and `what` outlive it.
+  LoggedWork(Log& log, std::string_view what) : log_(log), what_(what) { log_.debug("{} begins", what_); }
+  ~LoggedWork() { log_.debug("{} ends", what_); }
+  LoggedWork(const LoggedWork&) = delete;
+  LoggedWork& operator=(const LoggedWork&) = delete;
+
+ private:
+  Log& log_;
+  std::string_view what_;
+};
+
 // Lines on standard error, "name: level: message", from `level` up.
 std::unique_ptr<Log> stderr_log(const std::string& name, LogLevel level);
 

@@ -251,6 +251,7 @@ void Step::lose(const Error& error) {
 }
 
 Task<Result<std::optional<SpaceRequest>>> Step::run() {
+  const LoggedWork work(fs_.messages, "allocation");
   const std::uint64_t most_blocks = has_extents(inode_) ? kBlocksAtOnce : kBlocksWithInline;
   for (std::uint64_t limit = most_blocks;; limit /= 2) {
     pieces_.clear();

@@ -80,6 +80,7 @@ class Node:
         self.cluster = cluster
         self.number = number
         self.options = list(options)
+        self.flags = []
         self.directory = cluster.directory / f"node{number}"
         self.directory.mkdir(exist_ok=True)
         self.log = cluster.directory / f"node{number}.log"
@@ -88,7 +89,7 @@ class Node:
     def start(self):
         """Starts the daemon; mounted() tells when it has mounted."""
         command = self.cluster.lun.on_host(self.number) + [str(BIN / "mount.cawfs"), self.cluster.lun.source,
-                                                           str(self.directory), "-f"]
+                                                           str(self.directory), "-f", *self.flags]
         options = list(self.options)
         if isinstance(self.cluster.lun, LioLun):
             options.append(f"initiator=iqn.2026-11.cawfs.test:node{self.number}")

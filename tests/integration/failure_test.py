@@ -2,7 +2,10 @@
 
 Usage: failure_test.py LUN-KIND [unittest options]; CAWFS_TEST_FULL=1 runs the long form.
 """
+import collections
 import os
+import pathlib
+import random
 import subprocess
 import sys
 import time
@@ -15,6 +18,16 @@ KIND = sys.argv.pop(1) if len(sys.argv) > 1 else "file"
 FULL = bool(os.environ.get("CAWFS_TEST_FULL"))
 WORKERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "workers.py")
 DEAD_TIME = 2
+PHASES = ["commit", "checkpoint", "handover", "lock change", "allocation"]
+
+
+def under_way(log):
+    """What a daemon that logged with -v was doing when it ended."""
+    count = collections.Counter()
+    for line in log.splitlines():
+        what, _, verb = line.rpartition(": ")[2].rpartition(" ")
+        count[what] += {"begins": 1, "ends": -1}.get(verb, 0)
+    return {phase for phase in PHASES if count[phase] > 0}
 
 
 class Load:
@@ -23,8 +36,11 @@ class Load:
     def __init__(self, node, directory, tag, count=3):
         self.journals = [str(node.cluster.directory / f"journal-{tag}-{i}") for i in range(count)]
         self.began = time.monotonic()
-        self.workers = [subprocess.Popen([sys.executable, WORKERS, "churn", node.path(directory), f"{tag}w{i}", journal],
-                                         stderr=subprocess.DEVNULL) for i, journal in enumerate(self.journals)]
+        self.workers = []
+        for i, journal in enumerate(self.journals):
+            with open(journal + ".errors", "wb") as errors:
+                self.workers.append(subprocess.Popen(
+                    [sys.executable, WORKERS, "churn", node.path(directory), f"{tag}w{i}", journal], stderr=errors))
 
     def lines(self):
         for journal in self.journals:
@@ -35,8 +51,17 @@ class Load:
     def operations(self):
         return sum(int(words[1]) for words in self.lines() if words[0] == "round")
 
+    def reached(self, count):
+        if not self.running():
+            raise AssertionError("a worker ended: " + "".join(pathlib.Path(journal + ".errors").read_text()
+                                                              for journal in self.journals))
+        return self.operations() >= count
+
     def synced(self):
         return {words[1]: int(words[2]) for words in self.lines() if words[0] == "synced"}
+
+    def running(self):
+        return all(worker.poll() is None for worker in self.workers)
 
     def stop(self):
         for worker in self.workers:
@@ -51,26 +76,46 @@ class FailureTest(unittest.TestCase):
                 self.assertEqual(file.read(), workers.content(name, length), name)
 
     def test_kill_under_load(self):
-        """The daemon of node 1 is killed under load; node 2 goes on within the dead-time and 2 s."""
+        """The daemon of node 1 is killed while both nodes work; node 2 goes on within dead-time + 2 s."""
+        seed = int(os.environ.get("CAWFS_SEED", time.time_ns() % 1_000_000))
+        chance = random.Random(seed)
+        landed = collections.Counter({phase: 0 for phase in PHASES})
         with cluster.Cluster(KIND, dead_time=DEAD_TIME) as lun:
             survivor = lun.node(2).mount()
             for turn in range(100 if FULL else 5):
-                victim = lun.node(1).mount()
+                victim = lun.node(1)
+                victim.flags = ["-v"]
+                victim.log.unlink(missing_ok=True)
+                victim.mount()
                 directory = f"round{turn}"
                 os.mkdir(survivor.path(directory))
                 load = Load(victim, directory, f"r{turn}")
-                cluster.wait_for(lambda: load.operations() > 300 + turn * 37, "load")
-                rate = load.operations() / (time.monotonic() - load.began)
+                aside = directory if turn % 2 else f"aside{turn}"  # with and without handovers
+                os.makedirs(survivor.path(aside), exist_ok=True)
+                beside = Load(survivor, aside, f"s{turn}", count=1)
+                cluster.wait_for(lambda: load.reached(400), "load")
+                rate = (load.operations() + beside.operations()) / (time.monotonic() - load.began)
+                time.sleep(chance.random() / 2)
                 killed = time.monotonic()
                 victim.kill()
                 with open(os.path.join(survivor.path(directory), "after"), "wb") as file:
                     file.write(b"x")
                 waited = time.monotonic() - killed
+                self.assertTrue(beside.running(), "the survivor's own work ended")
                 load.stop()
+                beside.stop()
                 lun.nodes.remove(victim)
-                print(f"{KIND}: round {turn}: {rate:.0f} operations/s, survivor went on after {waited:.2f} s", flush=True)
+                phases = under_way(victim.read_log())
+                landed.update(phases)
+                print(f"{KIND}: seed {seed}, round {turn}: {rate:.0f} operations/s, killed in "
+                      f"{', '.join(sorted(phases)) or 'none of them'}, survivor went on after {waited:.2f} s", flush=True)
+                self.assertGreater(rate, 200)
                 self.assertLess(waited, DEAD_TIME + 2)
                 self.check_synced(survivor, directory, load)
+                self.check_synced(survivor, aside, beside)
+        print(f"{KIND}: kills that landed in each phase: {dict(landed)}", flush=True)
+        if FULL:
+            self.assertNotIn(0, landed.values())
 
     def test_all_nodes_killed(self):
         with cluster.Cluster(KIND, dead_time=DEAD_TIME) as lun:
@@ -80,7 +125,7 @@ class FailureTest(unittest.TestCase):
                 os.mkdir(node.path(f"d{node.number}"))
                 loads.append((node.number, Load(node, f"d{node.number}", f"n{node.number}", count=1)))
             for _, load in loads:
-                cluster.wait_for(lambda current=load: current.operations() > 200, "load")
+                cluster.wait_for(lambda current=load: current.reached(200), "load")
             for node in nodes:
                 node.kill()
             for _, load in loads:
@@ -96,7 +141,7 @@ class FailureTest(unittest.TestCase):
             victim, survivor = lun.mount(2)
             os.mkdir(survivor.path("d"))
             load = Load(victim, "d", "p", count=1)
-            cluster.wait_for(lambda: load.operations() > 200, "load")
+            cluster.wait_for(lambda: load.reached(200), "load")
             victim.pause()
             with open(survivor.path("d/after"), "wb") as file:
                 file.write(b"x")
