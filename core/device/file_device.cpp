@@ -51,8 +51,8 @@ class FileDevice final : public BlockDevice {
 
   // The I/O itself, after all checks.
   Task<Result<>> read_all(const FileHandle& file, std::uint64_t offset, std::span<std::byte> out);
-  Task<Result<>> write_all(const FileHandle& file, std::uint64_t offset, std::span<const std::byte> data);
-  Task<Result<>> write_aligned(const FileHandle& file, std::uint64_t offset, std::span<const std::byte> data);
+  Task<Result<>> write_all(FileChannel channel, std::uint64_t offset, std::span<const std::byte> data);
+  Task<Result<>> write_aligned(FileChannel channel, std::uint64_t offset, std::span<const std::byte> data);
   Task<Result<>> allocate(int mode, std::uint64_t offset, std::uint64_t length);
   Task<Result<>> zero_by_writing(std::uint64_t offset, std::uint64_t length);
   Task<Result<>> compare_then_write(std::uint64_t offset, std::span<const std::byte> expected,
@@ -115,12 +115,14 @@ Task<Result<>> FileDevice::read_all(const FileHandle& file, std::uint64_t offset
   co_return Result<>();
 }
 
-Task<Result<>> FileDevice::write_aligned(const FileHandle& file, std::uint64_t offset,
-                                         std::span<const std::byte> data) {
+Task<Result<>> FileDevice::write_aligned(FileChannel channel, std::uint64_t offset, std::span<const std::byte> data) {
   for (std::size_t done = 0; done < data.size();) {
     const std::size_t size = std::min(data.size() - done, kLargestRequest);
-    int result =
-        co_await reactor_.write(file.get(), data.subspan(done, size), static_cast<std::int64_t>(offset + done));
+    const auto piece = data.subspan(done, size);
+    const auto at = static_cast<std::int64_t>(offset + done);
+    Task<int> write = channel == FileChannel::kFua ? reactor_.write_durable(lun_.fua.get(), piece, at)
+                                                   : reactor_.write(lun_.cached.get(), piece, at);
+    int result = co_await std::move(write);
     const auto moved = progress(result, offset + done);
     if (!moved) co_return fail(moved.error());
     done += *moved;
@@ -128,14 +130,14 @@ Task<Result<>> FileDevice::write_aligned(const FileHandle& file, std::uint64_t o
   co_return Result<>();
 }
 
-Task<Result<>> FileDevice::write_all(const FileHandle& file, std::uint64_t offset, std::span<const std::byte> data) {
+Task<Result<>> FileDevice::write_all(FileChannel channel, std::uint64_t offset, std::span<const std::byte> data) {
   IoBuffer bounce;
   if (!aligned(data.data())) {
     bounce = IoBuffer(data.size());
     std::ranges::copy(data, bounce.data());
     data = bounce.bytes();
   }
-  auto done = co_await write_aligned(file, offset, data);
+  auto done = co_await write_aligned(channel, offset, data);
   co_return done;
 }
 
@@ -152,7 +154,7 @@ Task<Result<>> FileDevice::write(std::uint64_t offset, std::span<const std::byte
   auto command = co_await commands_.lock_shared();
   auto done = co_await reservations_.begin_write(channel);
   if (!done) co_return done;
-  done = co_await write_all(lun_.channel(channel), offset, data);
+  done = co_await write_all(channel, offset, data);
   reservations_.end_write(channel);
   co_return done;
 }
@@ -197,7 +199,7 @@ Task<Result<>> FileDevice::zero_by_writing(std::uint64_t offset, std::uint64_t l
   const IoBuffer zeroes(std::min<std::uint64_t>(length, kZeroes));
   for (std::uint64_t done = 0; done < length;) {
     const std::uint64_t size = std::min<std::uint64_t>(length - done, zeroes.size());
-    auto written = co_await write_aligned(lun_.cached, offset + done, zeroes.bytes().first(size));
+    auto written = co_await write_aligned(FileChannel::kCached, offset + done, zeroes.bytes().first(size));
     if (!written) co_return written;
     done += size;
   }
@@ -243,7 +245,7 @@ Task<Result<>> FileDevice::compare_then_write(std::uint64_t offset, std::span<co
   auto done = co_await read_all(lun_.fua, offset, present.bytes());
   if (!done) co_return done;
   if (!std::ranges::equal(present.bytes(), expected)) co_return fail(Errc::kMiscompare, "file LUN", offset);
-  done = co_await write_all(lun_.fua, offset, data);
+  done = co_await write_all(FileChannel::kFua, offset, data);
   co_return done;
 }
 

@@ -36,6 +36,9 @@ class Reactor {
   virtual Task<int> read(int fd, std::span<std::byte> out, std::int64_t offset) = 0;
   virtual Task<int> write(int fd, std::span<const std::byte> data, std::int64_t offset) = 0;
   virtual Task<int> writev(int fd, std::span<const iovec> data, std::int64_t offset) = 0;
+  // The same for a descriptor opened with O_DSYNC: the kernel would wait for the device's cache in the middle of taking
+  // the request, so a kernel thread does.
+  virtual Task<int> write_durable(int fd, std::span<const std::byte> data, std::int64_t offset) = 0;
   virtual Task<int> fdatasync(int fd) = 0;
   // Waits for `events` (poll(2)) and returns those that came. cancel_poll() ends all polls of the descriptor with
   // -ECANCELED.

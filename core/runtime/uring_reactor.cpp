@@ -36,6 +36,7 @@ struct Operation : AutoUnlinkHook {
   std::uint32_t length;   // bytes, or iovecs
   std::uint64_t offset;
   std::uint32_t flags;  // poll events, fsync flags
+  bool on_kernel_thread = false;
   std::coroutine_handle<> waiter;
   int result = 0;
 
@@ -67,6 +68,7 @@ class UringReactor final : public Reactor {
   Task<int> read(int fd, std::span<std::byte> out, std::int64_t offset) override;
   Task<int> write(int fd, std::span<const std::byte> data, std::int64_t offset) override;
   Task<int> writev(int fd, std::span<const iovec> data, std::int64_t offset) override;
+  Task<int> write_durable(int fd, std::span<const std::byte> data, std::int64_t offset) override;
   Task<int> fdatasync(int fd) override;
   Task<int> poll(int fd, std::uint32_t events) override;
   void cancel_poll(int fd) override;
@@ -143,6 +145,13 @@ Task<int> UringReactor::writev(int fd, std::span<const iovec> data, std::int64_t
   co_return result;
 }
 
+Task<int> UringReactor::write_durable(int fd, std::span<const std::byte> data, std::int64_t offset) {
+  Operation operation(*this, IORING_OP_WRITE, fd, data.data(), data.size(), offset);
+  operation.on_kernel_thread = true;
+  int result = co_await operation;
+  co_return result;
+}
+
 Task<int> UringReactor::fdatasync(int fd) {
   Operation operation(*this, IORING_OP_FSYNC, fd, nullptr, 0, 0, IORING_FSYNC_DATASYNC);
   int result = co_await operation;
@@ -190,6 +199,7 @@ bool UringReactor::put_on_ring(Operation& operation) {
   if (!sqe) return false;
   const auto* buffer = reinterpret_cast<const void*>(operation.address);
   io_uring_prep_rw(operation.opcode, sqe, operation.fd, buffer, operation.length, operation.offset);
+  if (operation.on_kernel_thread) io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
   if (operation.opcode == IORING_OP_FSYNC) sqe->fsync_flags = operation.flags;
   if (operation.opcode == IORING_OP_POLL_ADD) {
     sqe->poll32_events = operation.flags;

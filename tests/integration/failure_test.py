@@ -6,6 +6,7 @@ import collections
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -113,6 +114,8 @@ class FailureTest(unittest.TestCase):
                 self.assertLess(waited, DEAD_TIME + 2)
                 self.check_synced(survivor, directory, load)
                 self.check_synced(survivor, aside, beside)
+                for used in {directory, aside}:
+                    shutil.rmtree(survivor.path(used))
         print(f"{KIND}: kills that landed in each phase: {dict(landed)}", flush=True)
         if FULL:
             self.assertNotIn(0, landed.values())

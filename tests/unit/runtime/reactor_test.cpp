@@ -70,6 +70,15 @@ TEST_F(ReactorTest, WritesAndReadsAFile) {
   EXPECT_EQ(std::memcmp(out.data(), text.data(), text.size()), 0);
 }
 
+TEST_F(ReactorTest, DurableWritesAreWritesToo) {
+  TemporaryFile file;
+  const std::string text = "as the system call would";
+  EXPECT_EQ(reactor->run(reactor->write_durable(file.fd, bytes_of(text), 100)), static_cast<int>(text.size()));
+  std::array<std::byte, 64> out{};
+  EXPECT_EQ(reactor->run(reactor->read(file.fd, out, 100)), static_cast<int>(text.size()));
+  EXPECT_EQ(std::memcmp(out.data(), text.data(), text.size()), 0);
+}
+
 TEST_F(ReactorTest, MinusOneIsTheFilesOwnPosition) {
   TemporaryFile file;
   const std::string first = "first ";
