@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What one node does is seen by the others as soon as the call has returned; races have one winner.
 
 Usage: coherence_test.py LUN-KIND [unittest options]; the kinds are those of cluster.LUN_KINDS.
@@ -32,7 +33,8 @@ class CoherenceTest(unittest.TestCase):
     def setUpClass(cls):
         cls.cluster = cluster.Cluster(KIND)
         cls.addClassCleanup(lambda: cls.cluster.__exit__(None, None, None))
-        cls.a, cls.b = cls.cluster.mount(2)
+        cls.nodes = cls.cluster.mount(3)
+        cls.a, cls.b, cls.c = cls.nodes
 
     def setUp(self):
         self.name = self.id().rsplit(".", 1)[1]
@@ -50,8 +52,8 @@ class CoherenceTest(unittest.TestCase):
             return file.read()
 
     def test_create_write_rename_truncate_unlink(self):
-        for turn in range(20):
-            here, there = (self.a, self.b) if turn % 2 else (self.b, self.a)
+        for turn in range(21):
+            here, there, third = (self.nodes[(turn + i) % 3] for i in range(3))
             data = os.urandom(10 + turn * 3000)
             self.write(here, "file", data)
             self.assertEqual(os.stat(self.at(there, "file")).st_size, len(data))
@@ -59,11 +61,13 @@ class CoherenceTest(unittest.TestCase):
             os.rename(self.at(there, "file"), self.at(there, "moved"))
             self.assertFalse(os.path.exists(self.at(here, "file")))
             self.assertEqual(self.read(here, "moved"), data)
+            self.assertEqual(self.read(third, "moved"), data)
             os.truncate(self.at(here, "moved"), 5)
             self.assertEqual(self.read(there, "moved"), data[:5])
             os.unlink(self.at(there, "moved"))
             self.assertEqual(os.listdir(self.at(here)), [])
             self.assertEqual(os.listdir(self.at(there)), [])
+            self.assertEqual(os.listdir(self.at(third)), [])
 
     def test_overwrite_is_seen_by_an_open_reader(self):
         self.write(self.a, "file", b"0" * 8192)
@@ -85,7 +89,7 @@ class CoherenceTest(unittest.TestCase):
 
     def test_appends_are_neither_lost_nor_torn_nor_out_of_order(self):
         count = 400
-        files = [self.at(node, "log") for node in (self.a, self.b)]
+        files = [self.at(node, "log") for node in self.nodes]
         writers = [subprocess.Popen([sys.executable, WORKERS, "append", files[i % 2], f"w{i}", str(count)])
                    for i in range(4)]
         while any(writer.poll() is None for writer in writers):
@@ -104,30 +108,30 @@ class CoherenceTest(unittest.TestCase):
                 numbers = [number for name, number in records if name == f"w{writer}"]
                 self.assertEqual(numbers, list(range(count)), f"records of w{writer} in {file}")
 
-    def test_two_nodes_create_and_delete_in_one_directory(self):
+    def test_nodes_create_and_delete_in_one_directory(self):
         def work(node, writer):
             for number in range(150):
                 self.write(node, f"{writer}-{number}", b"x")
                 if number % 3:
                     os.unlink(self.at(node, f"{writer}-{number}"))
-        done = in_parallel(lambda: work(self.a, "a"), lambda: work(self.b, "b"))
-        self.assertEqual(done, [None, None])
-        expected = sorted(f"{writer}-{number}" for writer in "ab" for number in range(0, 150, 3))
-        self.assertEqual(sorted(os.listdir(self.at(self.a))), expected)
-        self.assertEqual(sorted(os.listdir(self.at(self.b))), expected)
+        done = in_parallel(*(lambda node=node: work(node, f"n{node.number}") for node in self.nodes))
+        self.assertEqual(done, [None] * 3)
+        expected = sorted(f"n{node.number}-{number}" for node in self.nodes for number in range(0, 150, 3))
+        for node in self.nodes:
+            self.assertEqual(sorted(os.listdir(self.at(node))), expected)
 
     def test_racing_creates_and_mkdirs_have_one_winner(self):
         for number in range(30):
             opened = in_parallel(*(lambda node=node: os.open(self.at(node, f"file{number}"),
                                                              os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-                                   for node in (self.a, self.b)))
+                                   for node in self.nodes))
             winners = [result for result in opened if isinstance(result, int)]
             for descriptor in winners:
                 os.close(descriptor)
             self.assertEqual(len(winners), 1, opened)
-            made = in_parallel(*(lambda node=node: os.mkdir(self.at(node, f"dir{number}")) for node in (self.a, self.b)))
+            made = in_parallel(*(lambda node=node: os.mkdir(self.at(node, f"dir{number}")) for node in self.nodes))
             self.assertEqual(made.count(None), 1, made)
-            self.assertEqual(sum(isinstance(result, FileExistsError) for result in opened + made), 2)
+            self.assertEqual(sum(isinstance(result, FileExistsError) for result in opened + made), 4)
 
     def test_deleted_while_open_elsewhere_stays_readable(self):
         data = os.urandom(100_000)
@@ -136,6 +140,7 @@ class CoherenceTest(unittest.TestCase):
             os.unlink(self.at(self.a, "file"))
             self.write(self.a, "other", os.urandom(300_000))
             self.assertFalse(os.path.exists(self.at(self.b, "file")))
+            self.assertFalse(os.path.exists(self.at(self.c, "file")))
             self.assertEqual(reader.read(), data)
 
     def test_directories_renamed_into_each_other_make_no_cycle(self):

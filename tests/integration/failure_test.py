@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Nodes that die or sleep under load: the survivor goes on, what was synced is there, fsck finds nothing.
 
 Usage: failure_test.py LUN-KIND [unittest options]; CAWFS_TEST_FULL=1 runs the long form.
