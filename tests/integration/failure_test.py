@@ -82,6 +82,7 @@ class FailureTest(unittest.TestCase):
         seed = int(os.environ.get("CAWFS_SEED", time.time_ns() % 1_000_000))
         chance = random.Random(seed)
         landed = collections.Counter({phase: 0 for phase in PHASES})
+        rates = []
         with cluster.Cluster(KIND, dead_time=DEAD_TIME) as lun:
             survivor = lun.node(2).mount()
             for turn in range(100 if FULL else 5):
@@ -111,13 +112,14 @@ class FailureTest(unittest.TestCase):
                 landed.update(phases)
                 print(f"{KIND}: seed {seed}, round {turn}: {rate:.0f} operations/s, killed in "
                       f"{', '.join(sorted(phases)) or 'none of them'}, survivor went on after {waited:.2f} s", flush=True)
-                self.assertGreater(rate, 200)
+                rates.append(rate)
                 self.assertLess(waited, DEAD_TIME + 2)
                 self.check_synced(survivor, directory, load)
                 self.check_synced(survivor, aside, beside)
                 for used in {directory, aside}:
                     shutil.rmtree(survivor.path(used))
         print(f"{KIND}: kills that landed in each phase: {dict(landed)}", flush=True)
+        self.assertGreater(sum(rates) / len(rates), 200)
         if FULL:
             self.assertNotIn(0, landed.values())
 
