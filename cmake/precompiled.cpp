@@ -1,0 +1,1 @@
+// Something to compile: what the precompiled headers are made with.
