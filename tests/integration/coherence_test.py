@@ -4,6 +4,7 @@
 Usage: coherence_test.py LUN-KIND [unittest options]; the kinds are those of cluster.LUN_KINDS.
 """
 import concurrent.futures
+import contextlib
 import os
 import subprocess
 import sys
@@ -50,6 +51,14 @@ class CoherenceTest(unittest.TestCase):
     def read(self, node, name):
         with open(self.at(node, name), "rb") as file:
             return file.read()
+
+    @contextlib.contextmanager
+    def opened(self, node, directory):
+        descriptor = os.open(self.at(node, directory), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def test_create_write_rename_truncate_unlink(self):
         for turn in range(21):
@@ -147,9 +156,12 @@ class CoherenceTest(unittest.TestCase):
         for number in range(20):
             for name in ("x", "y"):
                 os.mkdir(self.at(self.a, f"{name}{number}"))
-            moved = in_parallel(
-                lambda: os.rename(self.at(self.a, f"x{number}"), self.at(self.a, f"y{number}/x")),
-                lambda: os.rename(self.at(self.b, f"y{number}"), self.at(self.b, f"x{number}/y")))
+            # By descriptors, so that no path has to be found again once the other node has moved it.
+            with self.opened(self.a, f"y{number}") as y, self.opened(self.b, f"x{number}") as x, \
+                    self.opened(self.a, "") as top_a, self.opened(self.b, "") as top_b:
+                moved = in_parallel(
+                    lambda: os.rename(f"x{number}", "x", src_dir_fd=top_a, dst_dir_fd=y),
+                    lambda: os.rename(f"y{number}", "y", src_dir_fd=top_b, dst_dir_fd=x))
             self.assertEqual(moved.count(None), 1, moved)
             there = [name for name in ("x", "y") if os.path.isdir(self.at(self.b, f"{name}{number}"))]
             self.assertEqual(len(there), 1)
