@@ -79,6 +79,13 @@ bool LockManager::may_use(const CachedBlock& block, const CachedLock& lock, Lock
   return use == LocalUse::kShared ? !lock.exclusive_user : !lock.users();
 }
 
+// acquire() would not wait. try_acquire() says the same: a caller that it refuses has the lock got ready by acquire()
+// and tries again, which were an endless loop if one granted what the other refuses.
+bool LockManager::at_once(const CachedBlock& block, const CachedLock& lock, LockMode mode, LocalUse use) const {
+  const bool in_turn = lock.queue.empty() || lock.give_up == GiveUp::kAsked;
+  return in_turn && may_use(block, lock, mode, use);
+}
+
 LockHold LockManager::use(LockName name, CachedLock& lock, LockMode mode, LocalUse use) {
   if (use == LocalUse::kShared) {
     ++lock.shared_users;
@@ -115,8 +122,7 @@ Task<Result<LockHold>> LockManager::acquire(LockName name, LockMode mode, LocalU
 
   CachedBlock& block = block_of(name.block);
   CachedLock& lock = block.locks[name.entry];
-  const bool in_turn = lock.queue.empty() || lock.give_up == GiveUp::kAsked;
-  if (in_turn && may_use(block, lock, mode, local)) co_return use(name, lock, mode, local);
+  if (at_once(block, lock, mode, local)) co_return use(name, lock, mode, local);
   LockUser user(executor_, mode, local);
   lock.queue.push_back(user);
   if (has_work(block)) start_work(block);
@@ -135,8 +141,7 @@ std::optional<LockHold> LockManager::try_acquire(LockName name, LockMode mode, L
   const auto at = blocks_.find(name.block);
   if (at == blocks_.end()) return std::nullopt;
   CachedLock& lock = at->second->locks[name.entry];
-  if (!lock.queue.empty() || lock.give_up != GiveUp::kNo) return std::nullopt;
-  if (!may_use(*at->second, lock, mode, local)) return std::nullopt;
+  if (!at_once(*at->second, lock, mode, local)) return std::nullopt;
   return use(name, lock, mode, local);
 }
 

@@ -121,7 +121,8 @@ class LockService {
   // Takes the lock in `mode` or a stronger one, waiting as long as it takes. Errors: kFenced, kStopping, and those of
   // the device (after which the lock is not held by this caller). Waits while the self-lease has lapsed.
   virtual Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use) = 0;
-  // Only if it is held already in a sufficient mode, nobody waits to use it here and it is not being given up.
+  // Exactly where acquire() would return at once: it is held already in a sufficient mode, nobody who came before waits
+  // to use it here, and it is not being settled for another node.
   virtual std::optional<LockHold> try_acquire(LockName name, LockMode mode, LocalUse use) = 0;
 
   // Makes the lock block of a new inode chunk, all its entries held EX by this node, durable when this returns. The
