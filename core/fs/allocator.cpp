@@ -134,8 +134,12 @@ bool Allocator::Impl::reserve_data(Reservation::State& state, const SpaceRequest
   return count - left >= std::min(count, least_data(request));
 }
 
-Result<Reservation> Allocator::Impl::try_reserve(const SpaceRequest& request, Holds holds) {
+Result<Reservation> Allocator::Impl::try_reserve(const SpaceRequest& request) {
   if (const auto ok = check_frees(request.frees); !ok) return fail(ok.error());
+  return reserve(request, Holds::kReal);
+}
+
+Result<Reservation> Allocator::Impl::reserve(const SpaceRequest& request, Holds holds) {
   const auto again = fail(Errc::kAgain, "space");
   const std::uint64_t from_promises = std::min(request.promised, promised);
   const std::uint64_t most = from_promises + unpromised();
@@ -175,7 +179,7 @@ Allocator::Allocator(Executor& executor, BlockDevice& device, const Geometry& ge
 Allocator::~Allocator() = default;
 
 Result<Reservation> Allocator::try_reserve(const SpaceRequest& request) {
-  return impl_->try_reserve(request, Impl::Holds::kReal);
+  return impl_->try_reserve(request);
 }
 
 Task<Result<>> Allocator::prepare(SpaceRequest request) {

@@ -73,9 +73,11 @@ class Allocator::Impl {
   Impl(Executor& executor, BlockDevice& device, const Geometry& geometry, LockService& locks, BufferCache& buffers,
        TransactionLog& log);
 
-  // kReal: what try_reserve() does. kFits: would the space do, whoever waits for the groups' locks?
+  // kReal: with the groups' locks. kFits: would the space do, whoever waits for them?
   enum class Holds : std::uint8_t { kReal, kFits };
-  Result<Reservation> try_reserve(const SpaceRequest& request, Holds holds);
+  Result<Reservation> try_reserve(const SpaceRequest& request);
+  // Without judging what is to be freed, which the caller may have read a while ago.
+  Result<Reservation> reserve(const SpaceRequest& request, Holds holds);
   Task<Result<>> prepare(SpaceRequest request);
   Task<Result<>> prepare_held(SpaceRequest request);
   Task<Result<>> settle(GroupNo number);

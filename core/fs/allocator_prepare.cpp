@@ -46,7 +46,7 @@ Task<Result<Group*>> Allocator::Impl::load_group(GroupNo number, const LockHold&
 
 Task<Result<>> Allocator::Impl::prepare_held(SpaceRequest request) {
   while (true) {
-    const auto reserved = try_reserve(request, Holds::kReal);
+    const auto reserved = reserve(request, Holds::kReal);
     if (reserved) co_return Result<>();
     if (reserved.error() != Errc::kAgain) co_return fail(reserved.error());
     const auto better = co_await improve(request);
@@ -178,11 +178,11 @@ Task<Result<>> Allocator::Impl::fill_pool(Group& group) {
 }
 
 Task<Result<>> Allocator::Impl::prepare(SpaceRequest request) {
-  // What is not even in a group is for try_reserve() to refuse.
+  // What is to be freed is for try_reserve() to judge, under the caller's locks. Here it may be out of date: others of
+  // this node that wait for the same group may have freed it meanwhile.
+  std::erase_if(request.frees, [this](const BlockRange& range) { return !geometry.allocatable(range); });
   std::set<GroupNo> freed;
-  for (const BlockRange& range : request.frees) {
-    if (geometry.allocatable(range)) freed.insert(geometry.group_of(range.start));
-  }
+  for (const BlockRange& range : request.frees) freed.insert(geometry.group_of(range.start));
   for (const GroupNo number : freed) {
     const auto taken = co_await take_group(number);
     if (!taken) co_return fail(taken.error());
@@ -219,7 +219,7 @@ Task<Result<>> Allocator::Impl::decide_no_space(const SpaceRequest& request) {
     const auto ready = co_await prepare_held(request);
     if (ready || ready.error() != Errc::kAgain) co_return ready;
     // It is there, but somebody waits to use a group: the caller tries again, and waits his turn in prepare().
-    const auto fits = try_reserve(request, Holds::kFits);
+    const auto fits = reserve(request, Holds::kFits);
     if (fits) co_return Result<>();
     if (uncommitted == 0) co_return fail(Errc::kNoSpace, "space");
     const auto done = co_await log.commit(log.last());
