@@ -250,6 +250,10 @@ void SimulatedLun::set_hook(std::function<SimulatedFate(const SimulatedRequest&)
   target_->set_hook(std::move(hook));
 }
 
+void SimulatedLun::set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer) {
+  target_->set_observer(std::move(observer));
+}
+
 void SimulatedLun::power_cut() {
   target_->power_cut();
 }

@@ -75,6 +75,8 @@ class SimulatedLun {
 
   // Asked about each request when it is about to run; it may call everything here.
   void set_hook(std::function<SimulatedFate(const SimulatedRequest&)> hook);
+  // Told about each request that has been executed, with its outcome, right after it.
+  void set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer);
 
   // The target's power fails: each block in flight is lost or not, unflushed blocks are lost, kept or left at an older
   // unflushed image, each by itself. Registrations made with APTPL stay. Nexuses see 29/00 afterwards.

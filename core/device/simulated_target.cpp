@@ -142,6 +142,12 @@ void SimulatedTarget::land(const Command& command) {
 }
 
 Result<> SimulatedTarget::run(SimulatedCommand& command) {
+  const Result<> outcome = execute(command);
+  if (observer_) observer_(command.request, outcome);
+  return outcome;
+}
+
+Result<> SimulatedTarget::execute(SimulatedCommand& command) {
   const SimulatedRequest& request = command.request;
   switch (request.kind) {
     case Kind::kRead:
@@ -231,7 +237,7 @@ void SimulatedTarget::power_cut() {
   const std::map<Key, Command> lost = pending_;
   for (const auto& [key, command] : lost) {
     if (command->request.kind == Kind::kWrite) medium_.write_torn(command->request.offset, command->data);
-    if (command->request.kind == Kind::kCaw && random_.one_in(2)) command->outcome = run_compare_and_write(*command);
+    if (command->request.kind == Kind::kCaw && random_.one_in(2)) command->outcome = run(*command);
     end(*command, failed(Errc::kTransport, *command));
   }
   medium_.power_cut();

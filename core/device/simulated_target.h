@@ -59,6 +59,9 @@ class SimulatedTarget {
 
   void log_in(const std::string& nexus);
   void set_hook(std::function<SimulatedFate(const SimulatedRequest&)> hook) { hook_ = std::move(hook); }
+  void set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer) {
+    observer_ = std::move(observer);
+  }
   void power_cut();
   void cut_path(const std::string& nexus);
   void heal_path(const std::string& nexus);
@@ -81,6 +84,7 @@ class SimulatedTarget {
 
   void land(const Command& command);
   Result<> run(SimulatedCommand& command);
+  Result<> execute(SimulatedCommand& command);
   Result<> run_reservation(SimulatedCommand& command);
   Result<> run_compare_and_write(SimulatedCommand& command);
   void end(SimulatedCommand& command, Result<> outcome);
@@ -96,6 +100,7 @@ class SimulatedTarget {
   SimulatedMedium medium_;
   ReservationTable reservations_;
   std::function<SimulatedFate(const SimulatedRequest&)> hook_;
+  std::function<void(const SimulatedRequest&, const Result<>&)> observer_;
   std::map<std::string, Nexus> nexuses_;
   std::map<Key, Command> pending_;
   std::uint64_t sequence_ = 0;

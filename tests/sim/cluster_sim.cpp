@@ -1,0 +1,279 @@
+// cluster_sim: simulates clusters, one seed after the other, each in a process of its own, so that an assertion is a
+// failure of its seed, and what dead nodes leave behind goes with it.
+#include <fmt/format.h>
+#include <getopt.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <sstream>
+
+#include "tests/sim/simulation.h"
+
+namespace cawfs::sim {
+namespace {
+
+using namespace std::chrono_literals;
+using WallClock = std::chrono::steady_clock;
+
+constexpr const char* kUsage = R"(Usage: cluster_sim [OPTIONS]
+
+Simulates clusters under random operations and faults, each from one seed, and checks what they do.
+
+  --seed N       only this seed
+  --first N      seeds from N on (default: 1)
+  --count N      how many seeds (default: 100)
+  --minutes M    fresh seeds for M minutes, instead
+  --nodes K      nodes in a cluster, 1 to 16 (default: 2 or 3, by the seed)
+  --seconds S    simulated seconds of operations and faults (default: 20)
+  --no-faults    operations only
+  --ci           what CI runs: a fixed set of seeds, and that each fault and state occurs in it; a seed run twice does
+                 the same twice; then a few fresh seeds
+  --quiet        no counts
+  --help         this text
+
+Exit status: 0 nothing wrong, 1 a seed failed (it is printed, with the command that runs it again), 2 wrong usage.
+)";
+
+constexpr unsigned kSeedLimitSeconds = 60;
+constexpr std::uint64_t kSeedsOfCi = 120;
+constexpr auto kFreshOfCi = 10s;
+
+// What must have occurred over CI's seeds.
+constexpr std::array kMustOccur{
+    "node mounted",
+    "node fenced",
+};
+
+struct Options {
+  std::optional<std::uint64_t> seed;
+  std::uint64_t first = 1;
+  std::uint64_t count = 100;
+  std::optional<std::uint64_t> minutes;
+  unsigned nodes = 0;
+  std::uint64_t seconds = 20;
+  bool faults = true;
+  bool ci = false;
+  bool quiet = false;
+};
+
+SimulationOptions options_of(const Options& options, std::uint64_t seed) {
+  SimulationOptions sim;
+  sim.seed = seed;
+  sim.nodes = options.nodes != 0 ? options.nodes : 2 + static_cast<unsigned>(seed % 2);
+  sim.busy_time = std::chrono::seconds(options.seconds);
+  sim.faults = options.faults;
+  return sim;
+}
+
+struct Outcome {
+  bool failed = false;
+  std::uint64_t trace_hash = 0;
+  std::uint64_t simulated_ms = 0;
+  Counts counts;
+};
+
+// In the child: runs the seed and writes down what came of it.
+[[noreturn]] void run_child(const SimulationOptions& options, int out) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  alarm(kSeedLimitSeconds);  // what never waits cannot be stopped otherwise
+  // Never destroyed: after a failure it is in the middle of something.
+  SimulationResult result = (new Simulation(options))->run();
+  if (result.failure) {
+    std::fprintf(stderr, "cluster_sim: seed %llu failed: %s\n", static_cast<unsigned long long>(options.seed),
+                 result.failure->c_str());
+    std::fflush(stderr);
+  }
+  std::string text = fmt::format("{} {}\n", result.trace_hash,
+                                 std::chrono::duration_cast<std::chrono::milliseconds>(result.simulated).count());
+  for (const auto& [what, count] : result.counts) text += fmt::format("{} {}\n", count, what);
+  std::size_t written = 0;
+  while (written < text.size()) {
+    const ssize_t n = write(out, text.data() + written, text.size() - written);
+    if (n <= 0) _exit(3);
+    written += static_cast<std::size_t>(n);
+  }
+  _exit(result.failure ? 1 : 0);
+}
+
+Outcome run_seed(const Options& options, std::uint64_t seed) {
+  std::array<int, 2> ends{};
+  if (pipe(ends.data()) != 0) std::abort();
+  std::fflush(stdout);
+  const pid_t child = fork();
+  if (child < 0) std::abort();
+  if (child == 0) {
+    close(ends[0]);
+    run_child(options_of(options, seed), ends[1]);
+  }
+  close(ends[1]);
+  std::string text;
+  std::array<char, 4096> buffer{};
+  for (ssize_t n = 0; (n = read(ends[0], buffer.data(), buffer.size())) > 0;) {
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  Outcome outcome;
+  outcome.failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+  if (outcome.failed && (!WIFEXITED(status) || WEXITSTATUS(status) != 1)) {
+    std::fprintf(stderr, "cluster_sim: seed %llu crashed; to see it again: cluster_sim --seed %llu --nodes %u\n",
+                 static_cast<unsigned long long>(seed), static_cast<unsigned long long>(seed),
+                 options_of(options, seed).nodes);
+  }
+  std::istringstream lines(text);
+  lines >> outcome.trace_hash >> outcome.simulated_ms;
+  std::uint64_t count = 0;
+  for (std::string what; lines >> count && std::getline(lines >> std::ws, what);) outcome.counts[what] = count;
+  return outcome;
+}
+
+class Runner {
+ public:
+  explicit Runner(Options options) : options_(options), began_(WallClock::now()) {}
+
+  int run() {
+    if (options_.ci) return run_ci();
+    if (options_.seed) {
+      run_one(*options_.seed);
+    } else if (options_.minutes) {
+      run_fresh(std::chrono::minutes(*options_.minutes));
+    } else {
+      for (std::uint64_t i = 0; i < options_.count && !failed_; ++i) run_one(options_.first + i);
+    }
+    report();
+    return failed_ ? 1 : 0;
+  }
+
+ private:
+  Outcome run_one(std::uint64_t seed) {
+    Outcome outcome = run_seed(options_, seed);
+    failed_ = failed_ || outcome.failed;
+    ++seeds_;
+    simulated_ms_ += outcome.simulated_ms;
+    add(counts_, outcome.counts);
+    return outcome;
+  }
+
+  void run_fresh(WallClock::duration time) {
+    std::random_device fresh;
+    const auto end = WallClock::now() + time;
+    while (WallClock::now() < end && !failed_) run_one((std::uint64_t{fresh()} << 32) | fresh());
+  }
+
+  int run_ci() {
+    for (std::uint64_t seed = 1; seed <= kSeedsOfCi && !failed_; ++seed) {
+      const Outcome first = run_one(seed);
+      if (seed % 20 != 0 || failed_) continue;
+      if (run_one(seed).trace_hash != first.trace_hash) {
+        std::fprintf(stderr, "cluster_sim: seed %llu does not do the same twice\n",
+                     static_cast<unsigned long long>(seed));
+        failed_ = true;
+      }
+    }
+    for (const char* what : kMustOccur) {
+      if (failed_ || counts_[what] > 0) continue;
+      std::fprintf(stderr, "cluster_sim: never occurred: %s\n", what);
+      failed_ = true;
+    }
+    if (!failed_) run_fresh(kFreshOfCi);
+    report();
+    return failed_ ? 1 : 0;
+  }
+
+  void report() const {
+    const double wall = std::chrono::duration<double>(WallClock::now() - began_).count();
+    const double simulated = static_cast<double>(simulated_ms_) / 1000;
+    if (!options_.quiet) {
+      for (const auto& [what, count] : counts_) fmt::print("{:10} {}\n", count, what);
+    }
+    fmt::print("{} seeds, {:.0f} simulated seconds in {:.1f} s ({:.0f} per second): {}\n", seeds_, simulated, wall,
+               simulated / wall, failed_ ? "FAILED" : "nothing wrong");
+  }
+
+  Options options_;
+  WallClock::time_point began_;
+  bool failed_ = false;
+  std::uint64_t seeds_ = 0;
+  std::uint64_t simulated_ms_ = 0;
+  Counts counts_;
+};
+
+std::optional<Options> parse(int argc, char** argv) {
+  static constexpr std::array kOptions{option{"seed", required_argument, nullptr, 's'},
+                                       option{"first", required_argument, nullptr, 'f'},
+                                       option{"count", required_argument, nullptr, 'c'},
+                                       option{"minutes", required_argument, nullptr, 'm'},
+                                       option{"nodes", required_argument, nullptr, 'n'},
+                                       option{"seconds", required_argument, nullptr, 't'},
+                                       option{"no-faults", no_argument, nullptr, 'x'},
+                                       option{"ci", no_argument, nullptr, 'i'},
+                                       option{"quiet", no_argument, nullptr, 'q'},
+                                       option{"help", no_argument, nullptr, 'h'},
+                                       option{nullptr, 0, nullptr, 0}};
+  Options options;
+  for (int c = 0; (c = getopt_long(argc, argv, "", kOptions.data(), nullptr)) != -1;) {
+    std::uint64_t number = 0;
+    if (optarg != nullptr) {
+      char* end = nullptr;
+      number = std::strtoull(optarg, &end, 10);
+      if (*optarg == '\0' || *end != '\0') return std::nullopt;
+    }
+    switch (c) {
+      case 's':
+        options.seed = number;
+        break;
+      case 'f':
+        options.first = number;
+        break;
+      case 'c':
+        options.count = number;
+        break;
+      case 'm':
+        options.minutes = number;
+        break;
+      case 'n':
+        if (number < 1 || number > 16) return std::nullopt;
+        options.nodes = static_cast<unsigned>(number);
+        break;
+      case 't':
+        options.seconds = number;
+        break;
+      case 'x':
+        options.faults = false;
+        break;
+      case 'i':
+        options.ci = true;
+        break;
+      case 'q':
+        options.quiet = true;
+        break;
+      case 'h':
+        std::fputs(kUsage, stdout);
+        std::exit(0);
+      default:
+        return std::nullopt;
+    }
+  }
+  if (optind != argc) return std::nullopt;
+  return options;
+}
+
+}  // namespace
+}  // namespace cawfs::sim
+
+int main(int argc, char** argv) {
+  const auto options = cawfs::sim::parse(argc, argv);
+  if (!options) {
+    std::fputs("cluster_sim: wrong usage; see cluster_sim --help\n", stderr);
+    return 2;
+  }
+  return cawfs::sim::Runner(*options).run();
+}

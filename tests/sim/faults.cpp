@@ -1,0 +1,209 @@
+// What happens to a simulated cluster, and when.
+#include <algorithm>
+
+#include "tests/sim/simulation.h"
+
+namespace cawfs::sim {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+using Kind = SimulatedRequest::Kind;
+
+constexpr Duration kTick = 10ms;
+constexpr Duration kLongestQuiet = 1500ms;  // between two strikes
+// The dead-time is 2 s, the self-lease 1 s.
+constexpr Duration kShortest = 300ms;
+constexpr Duration kShorterThanDeadTime = 1800ms;
+constexpr Duration kLongerThanDeadTime = 2500ms;
+constexpr Duration kLongest = 6s;
+constexpr std::uint64_t kRequestsToCrash = 300;
+
+Duration between(Random& random, Duration least, Duration most) {
+  return least + Duration(static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>((most - least).count()))));
+}
+
+}  // namespace
+
+FaultRates Simulation::choose_faults(Random& random, bool faults) {
+  FaultRates rates;
+  if (!faults) return rates;
+  const auto perhaps = [&random] { return random.one_in(2); };
+  rates.crashes = perhaps();
+  rates.pauses = perhaps();
+  rates.cut_paths = perhaps();
+  rates.resets = perhaps();
+  rates.power_cuts = random.one_in(3);
+  rates.unmounts = perhaps();
+  rates.lost_caws = perhaps() ? 40 : 0;
+  rates.lost_others = random.one_in(3) ? 400 : 0;
+  rates.stalls = random.one_in(4) ? 2000 : 0;
+  return rates;
+}
+
+// Runs beside the nodes, as the world does.
+Task<void> Simulation::direct() {
+  outside_ = lun_.connect(director_, "outside");
+  const Time end = director_.now() + options_.busy_time;
+  Time next = director_.now() + between(random_, 100ms, kLongestQuiet);
+  while (director_.now() < end) {
+    co_await director_.sleep(kTick);
+    end_planned(director_.now());
+    mount_again();
+    if (director_.now() < next) continue;
+    next = director_.now() + between(random_, 50ms, kLongestQuiet);
+    strike();
+    if (rates_.resets && random_.one_in(6)) co_await reset_lun();
+  }
+  // Everything is healed.
+  healed_ = true;
+  workload_.stopping = true;
+  end_planned(Time{Duration::max()});
+  co_await outside_->close();
+}
+
+void Simulation::strike() {
+  const std::size_t index = random_.below(hosts_.size());
+  Host& host = hosts_[index];
+  const std::uint64_t choice = random_.below(12);
+  if (choice == 0 && rates_.power_cuts) return cut_power();
+  if (!host.life || host.life->ended) return;
+  if (choice <= 3 && rates_.crashes) {
+    host.requests_to_crash = 1 + random_.below(kRequestsToCrash);
+  } else if (choice <= 6 && rates_.pauses) {
+    pause(index);
+  } else if (choice <= 9 && rates_.cut_paths) {
+    cut_path(index);
+  } else if (choice == 10 && rates_.unmounts) {
+    unmount(host);
+  }
+}
+
+void Simulation::crash(Host& host) {
+  ++counts_["fault: node crashed"];
+  if (!host.life->up) ++counts_["fault: node crashed while mounting or unmounting"];
+  host.requests_to_crash = 0;
+  host.life->node.log().note("--- crashes");
+  host.life->node.crash();
+  watch_->disturbed(host.name);
+  if (host.paused) loop_.resume(host.life->node.executor());
+  host.paused = false;
+  const auto index = static_cast<std::size_t>(&host - hosts_.data());
+  std::erase_if(resumes_, [&](const Planned& planned) { return planned.host == index; });
+  bury(host);
+  host.back_at = loop_.now() + between(random_, 100ms, kLongest);
+  if (random_.one_in(2)) ++host.boot;  // the host, not only the daemon
+}
+
+void Simulation::pause(std::size_t index) {
+  Host& host = hosts_[index];
+  if (host.paused) return;
+  const bool beyond = random_.one_in(2);
+  ++counts_[beyond ? "fault: pause longer than the dead-time" : "fault: pause shorter than the dead-time"];
+  const Duration length =
+      beyond ? between(random_, kLongerThanDeadTime, kLongest) : between(random_, kShortest, kShorterThanDeadTime);
+  host.paused = true;
+  host.life->node.log().note("--- stands still");
+  loop_.pause(host.life->node.executor());
+  watch_->disturbed(host.name);
+  resumes_.push_back({loop_.now() + length, index});
+}
+
+void Simulation::cut_path(std::size_t index) {
+  Host& host = hosts_[index];
+  if (host.cut) return;
+  const bool beyond = random_.one_in(2);
+  ++counts_[beyond ? "fault: path cut longer than the dead-time" : "fault: path cut shorter than the dead-time"];
+  const Duration length =
+      beyond ? between(random_, kLongerThanDeadTime, kLongest) : between(random_, kShortest, kShorterThanDeadTime);
+  host.cut = true;
+  host.life->node.log().note("--- its path is cut");
+  lun_.cut_path(host.name);
+  watch_->disturbed(host.name);
+  heals_.push_back({loop_.now() + length, index});
+}
+
+void Simulation::unmount(Host& host) {
+  if (!host.life->up) return;
+  ++counts_["fault: node unmounts"];
+  host.life->node.log().note("--- unmounts");
+  for (const auto& client : host.life->clients) client->stop();
+}
+
+// Of the target alone, or of all hosts too.
+void Simulation::cut_power() {
+  if (random_.one_in(2)) {
+    ++counts_["fault: target loses power"];
+    lun_.power_cut();
+  } else {
+    ++counts_["fault: everything loses power"];
+    for (Host& host : hosts_) {
+      if (host.life && !host.life->ended) crash(host);
+    }
+    lun_.power_cut();
+  }
+  disturb_all();
+}
+
+Task<void> Simulation::reset_lun() {
+  ++counts_["fault: LUN reset from outside"];
+  disturb_all();
+  co_await outside_->reset_lun();
+}
+
+void Simulation::disturb_all() {
+  for (const Host& host : hosts_) watch_->disturbed(host.name);
+}
+
+void Simulation::end_planned(Time until) {
+  std::erase_if(resumes_, [&](const Planned& planned) {
+    if (planned.when > until) return false;
+    Host& host = hosts_[planned.host];
+    host.paused = false;
+    watch_->disturbed(host.name);
+    if (host.life) host.life->node.log().note("--- goes on");
+    if (host.life) loop_.resume(host.life->node.executor());
+    return true;
+  });
+  std::erase_if(heals_, [&](const Planned& planned) {
+    if (planned.when > until) return false;
+    Host& host = hosts_[planned.host];
+    host.cut = false;
+    watch_->disturbed(host.name);
+    if (host.life) host.life->node.log().note("--- its path is back");
+    lun_.heal_path(host.name);
+    return true;
+  });
+}
+
+void Simulation::mount_again() {
+  for (Host& host : hosts_) {
+    if (host.life && host.life->ended) {
+      bury(host);
+      host.back_at = loop_.now() + between(random_, 50ms, 3s);
+    }
+    if (!host.life && loop_.now() >= host.back_at) mount(host);
+  }
+}
+
+SimulatedFate Simulation::fate_of(const SimulatedRequest& request) {
+  const auto found = std::ranges::find(hosts_, request.node, &Host::name);
+  if (found == hosts_.end() || !found->life || healed_ || !prepared_) return SimulatedFate::kRun;
+  if (found->requests_to_crash > 0 && --found->requests_to_crash == 0) {
+    const bool runs = random_.one_in(2);
+    crash(*found);
+    return runs ? SimulatedFate::kRun : SimulatedFate::kNeverReturn;
+  }
+  const bool caw = request.kind == Kind::kCaw;
+  const std::uint64_t rate = caw ? rates_.lost_caws : rates_.lost_others;
+  if (rate == 0 || request.kind == Kind::kReset) return SimulatedFate::kRun;
+  const std::uint64_t choice = random_.below(rate);
+  if (choice > 1) return SimulatedFate::kRun;
+  ++counts_[choice == 0 ? (caw ? "fault: CAW ran, reply lost" : "fault: command ran, reply lost")
+                        : (caw ? "fault: CAW lost" : "fault: command lost")];
+  if (!caw) watch_->disturbed(found->name);
+  return choice == 0 ? SimulatedFate::kLoseReply : SimulatedFate::kLoseRequest;
+}
+
+}  // namespace cawfs::sim

@@ -1,0 +1,138 @@
+// A whole cluster in one process: hosts that mount one simulated LUN, with clients and faults, from one seed. It ends
+// with everything healed: all nodes unmount, one mounts again, recovers what is left and reads everything; then fsck
+// must find nothing, and the history must be explicable.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/device/simulated_device.h"
+#include "core/format/geometry.h"
+#include "core/runtime/virtual_loop.h"
+#include "tests/sim/counts.h"
+#include "tests/sim/lun_watch.h"
+#include "tests/sim/sim_node.h"
+#include "tests/sim/workload.h"
+
+namespace cawfs::sim {
+
+struct SimulationOptions {
+  std::uint64_t seed = 1;
+  unsigned nodes = 2;
+  Duration busy_time = std::chrono::seconds(20);  // simulated; then everything is healed
+  bool faults = true;
+};
+
+struct SimulationResult {
+  std::optional<std::string> failure;
+  std::uint64_t trace_hash = 0;
+  Duration simulated{};
+  Counts counts;
+};
+
+// Which faults strike, chosen by the seed: one with few of them gets further between two.
+struct FaultRates {
+  bool crashes = false;
+  bool pauses = false;
+  bool cut_paths = false;
+  bool resets = false;      // LUN resets from outside
+  bool power_cuts = false;  // of the whole cluster, or of the target alone
+  bool unmounts = false;    // and mounts again
+  // One command in so many (0: none) is lost, and in another the reply.
+  std::uint64_t lost_caws = 0;
+  std::uint64_t lost_others = 0;
+  std::uint32_t stalls = 0;
+};
+
+class Simulation {
+ public:
+  explicit Simulation(SimulationOptions options);
+  SimulationResult run();
+
+ private:
+  // One mount of a host's.
+  struct Life {
+    Life(Simulation& sim, Run number, const std::string& name, std::uint8_t boot, std::uint64_t seed);
+
+    Run run;
+    SimNode node;
+    TaskGroup tasks;
+    std::vector<std::unique_ptr<Client>> clients;
+    bool up = false;
+    bool ended = false;
+  };
+  struct Host {
+    std::string name;
+    std::uint8_t boot = 1;
+    std::unique_ptr<Life> life;
+    Time back_at;  // when it is mounted again, if it is down
+    bool paused = false;
+    bool cut = false;
+    std::uint64_t requests_to_crash = 0;  // 0: does not crash
+  };
+  struct Planned {  // the end of a pause or of a cut
+    Time when;
+    std::size_t host = 0;
+  };
+
+  static FaultRates choose_faults(Random& random, bool faults);
+  static SimulatedLunOptions lun_options(Random& random, const FaultRates& rates);
+  static std::vector<std::unique_ptr<Life>>& graveyard();
+  void format();
+
+  // A host's life.
+  void mount(Host& host);
+  Task<void> live(Life& life);
+  Task<void> work(Life& life);
+  Task<void> last_words(Life& life);
+  void bury(Host& host);
+
+  // faults.cpp
+  Task<void> direct();
+  void strike();
+  void crash(Host& host);
+  void pause(std::size_t host);
+  void cut_path(std::size_t host);
+  void unmount(Host& host);
+  void cut_power();
+  Task<void> reset_lun();
+  void end_planned(Time until);
+  void mount_again();
+  void disturb_all();
+  SimulatedFate fate_of(const SimulatedRequest& request);
+
+  bool run_to(Duration limit, const std::function<bool()>& done);
+  bool in_trouble() const { return watch_->trouble() || workload_.trouble || start_error_; }
+  std::optional<std::string> failure(const std::string& what) const;
+  std::optional<std::string> run_all();
+  std::optional<std::string> fsck();
+  std::string hanging() const;
+  void gather_counts();
+
+  SimulationOptions options_;
+  SeededRandom random_;
+  FaultRates rates_;
+  VirtualLoop loop_;
+  SimulatedLun lun_;
+  Executor& director_;
+  Geometry geometry_;
+  std::unique_ptr<LunWatch> watch_;
+  Workload workload_;
+  Counts counts_;
+  std::vector<Host> hosts_;
+  std::vector<Planned> resumes_;
+  std::vector<Planned> heals_;
+  std::size_t buried_ = 0;  // of this simulation, at the graveyard's end
+  Run last_run_ = 0;
+  bool prepared_ = false;
+  bool healed_ = false;      // faults have ended
+  bool last_mount_ = false;  // the one that reads everything
+  std::optional<std::string> start_error_;
+  std::unique_ptr<BlockDevice> outside_;
+  TaskGroup director_tasks_;
+};
+
+}  // namespace cawfs::sim
