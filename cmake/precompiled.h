@@ -2,14 +2,14 @@
 // cawfs's own, which change. A file still includes what it uses: ./dev lint compiles without this header.
 #pragma once
 
-#include <boost/endian/buffers.hpp>
-#include <boost/intrusive/list.hpp>
-#include <boost/intrusive/set.hpp>
-#include <boost/intrusive_ptr.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
+#include <boost/endian/buffers.hpp>
+#include <boost/intrusive/list.hpp>
+#include <boost/intrusive/set.hpp>
+#include <boost/intrusive_ptr.hpp>
 #include <chrono>
 #include <coroutine>
 #include <cstdint>

@@ -1,7 +1,7 @@
 // cmake/precompiled.h for test programs.
 #pragma once
 
-#include "cmake/precompiled.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "cmake/precompiled.h"
