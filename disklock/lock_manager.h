@@ -126,6 +126,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   Task<Result<>> write_round(CachedBlock& block, Round round);
   Task<void> wait_for_change(CachedBlock& block, bool waiting, std::optional<Time> until);
   void end_work(CachedBlock& block);
+  void slot_unknown(CachedBlock& block, SlotNo slot, const Error& error);
   void block_failed(CachedBlock& block, const Error& error);
   bool still_held(const CachedBlock& block) const;
 

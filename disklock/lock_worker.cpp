@@ -116,16 +116,35 @@ Task<Result<>> LockManager::read_records(CachedBlock& block, std::uint64_t slots
     Result<format::SlotRecord> record = co_await membership_.read_slot(slot);
     Result<SlotView> view = record ? view_slot(slot, *record) : Result<SlotView>(fail(record.error()));
     if (!view) {
-      // Nothing can be said of its node; others may mend the record.
       log_.warning("slot record {}: {}", slot.value, describe(view.error().code));
-      co_await block.wake.wait_until(executor_.now() + tuning_.record_check);
+      if (error_class(view.error().code) == ErrorClass::kCorrupt) {
+        slot_unknown(block, slot, view.error());
+      } else {
+        co_await block.wake.wait_until(executor_.now() + tuning_.record_check);
+      }
       co_return Result<>{};
     }
+    if (view->damaged()) slot_unknown(block, slot, Error{Errc::kBadValue, "journal of slot", slot.value});
     const std::optional<Incarnation> live = view->in_use() ? std::optional(view->incarnation) : std::nullopt;
     seen_[slot.value] = Seen{executor_.now(), live};
     block.lives.set(slot, live);
   }
   co_return Result<>{};
+}
+
+// A damaged record tells nothing of its node, a damaged journal cannot be replayed, and no node mends either: whoever
+// would have to wait for that node is told so, rather than made to wait for ever. Nothing is taken from it.
+void LockManager::slot_unknown(CachedBlock& block, SlotNo slot, const Error& error) {
+  for (std::size_t entry = 0; entry < block.locks.size(); ++entry) {
+    CachedLock& lock = block.locks[entry];
+    if (!lock.needs_acquire()) continue;
+    const Result<LockEntry> now = decode(block.image.as<format::LockBlock>().entries[entry]);
+    const bool named = now && (now->owner.slot == slot || ((now->sharers | now->openers) & slot_bit(slot)) != 0);
+    if (!named) continue;
+    fail_users(lock, error);
+    lock.ahead = false;
+    ask(lock, {block.block, static_cast<std::uint8_t>(entry)}, 0, LockMode::kNone, {});
+  }
 }
 
 // Another node has written these grants. On a volatile cache its image is flushed before anything relies on it.

@@ -168,6 +168,15 @@ Task<Result<>> Recovery::fence(const Claimed& claimed) {
   co_return Result<>{};
 }
 
+// Trying again will not help: those who wait for what the dead node owned are told, on every node.
+Task<void> Recovery::mark_damaged(const Claimed& claimed) {
+  const Result<CawImage> marked = co_await step(
+      claimed, [](const SlotView& view) { return view.damaged(); },
+      [](SlotRecord& record) { record.flags = static_cast<std::uint8_t>(record.flags | format::kSlotDamaged); });
+  if (!marked)
+    log_.warning("slot {} could not be marked: {}", claimed.suspect.slot.value, describe(marked.error().code));
+}
+
 Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
   const SlotNo slot = claimed.suspect.slot;
   if (!claimed.fenced) {
@@ -186,6 +195,7 @@ Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
   if (!replayed) {
     log_.error("the journal of slot {} could not be replayed: {} ({})", slot.value, describe(replayed.error().code),
                replayed.error().where);
+    if (error_class(replayed.error().code) == ErrorClass::kCorrupt) co_await mark_damaged(claimed);
     co_return replayed;
   }
   Result<> flushed = co_await device_.flush();

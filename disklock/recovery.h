@@ -5,6 +5,10 @@
 //   replay    the journal; flush
 //   hand over -> CLEAN, or ACTIVE by a joiner that takes the slot
 //
+// Where the journal is damaged, the slot stays RECOVERING and says so (kSlotDamaged): nothing the dead node owned is
+// given to anybody, and who waits for it gets an error. It is tried again each dead-time, for somebody may mend the
+// journal.
+//
 // It can be cut anywhere: whoever finds the recoverer stale claims the slot and starts over, or from "fenced" on.
 #pragma once
 
@@ -82,6 +86,7 @@ class Recovery {
   using Change = std::function<void(format::SlotRecord&)>;
   // Changes the record while it is RECOVERING by this recoverer and not yet as `done` says; kAgain when it is not.
   Task<Result<CawImage>> step(const Claimed& claimed, std::function<bool(const SlotView&)> done, Change change);
+  Task<void> mark_damaged(const Claimed& claimed);
   Task<Result<bool>> still_silent(const Suspect& suspect);
   Task<Result<>> give_back(const Claimed& claimed);
 

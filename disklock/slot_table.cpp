@@ -25,7 +25,7 @@ Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record) {
   if (view.state == format::SlotState::kRecovering) {
     const bool slotless = view.recoverer.slot == kNoSlotOfItsOwn;
     if (!slotless && (view.recoverer.slot.value >= kSlots || view.recoverer.incarnation.value == 0)) return bad();
-  } else if (view.fenced()) {
+  } else if (view.fenced() || view.damaged()) {
     return bad();
   }
   return view;
@@ -54,15 +54,21 @@ Task<Result<>> SlotTable::read() {
     const std::uint64_t offset = geometry_.slot_record_offset(slot);
     if (format::verify_slot_record(bytes, offset, geometry_.fs_id)) {
       std::memcpy(&records_[i], bytes.data(), sizeof(format::SlotRecord));
-    } else {
+      corrupt_[i] = false;
+    } else if (!corrupt_[i] || std::memcmp(&records_[i], bytes.data(), sizeof(format::SlotRecord)) != 0) {
       Result<CawImage> again = co_await editor_.read(offset, format::kSlotMagic);
       if (!again && error_class(again.error().code) != ErrorClass::kCorrupt) co_return fail(again.error());
-      if (!again) {
-        views_[i].reset();
-        in_use |= std::uint64_t{1} << i;
-        continue;
+      corrupt_[i] = !again;
+      if (again) {
+        records_[i] = again->as<format::SlotRecord>();
+      } else {
+        std::memcpy(&records_[i], bytes.data(), sizeof(format::SlotRecord));
       }
-      records_[i] = again->as<format::SlotRecord>();
+    }
+    if (corrupt_[i]) {
+      views_[i].reset();
+      in_use |= std::uint64_t{1} << i;
+      continue;
     }
     const Result<SlotView> view = view_slot(slot, records_[i]);
     views_[i].reset();

@@ -37,6 +37,8 @@ struct SlotView {
   NodeId node() const { return {slot, incarnation}; }
   bool in_use() const { return state == format::SlotState::kActive || state == format::SlotState::kRecovering; }
   bool fenced() const { return (flags & format::kSlotFenced) != 0; }
+  // Its recovery has failed, and what it owns stays owned until one succeeds.
+  bool damaged() const { return (flags & format::kSlotDamaged) != 0; }
   // Is (slot, incarnation) still a node, alive or not yet recovered (design §6.2 rule 2)?
   bool stands_for(NodeId node) const { return in_use() && node.slot == slot && node.incarnation == incarnation; }
 };
@@ -67,8 +69,8 @@ struct HeartbeatValue {
 
 HeartbeatValue heartbeat_value(std::span<const std::byte> logical_block);
 
-// The slots' records as of one read. Records that do not verify have no view; read() has then read them again for a
-// second.
+// The slots' records as of one read. Records that do not verify have no view; read() has read such a one again for a
+// second, once: while its bytes stay the same it is known to be corrupt, and does not hold up every further read.
 class SlotTable {
  public:
   // `device` etc. outlive the table. Memory is allocated here, once.
@@ -89,6 +91,7 @@ class SlotTable {
   Geometry geometry_;
   IoBuffer incoming_;
   std::array<format::SlotRecord, kSlots> records_{};
+  std::array<bool, kSlots> corrupt_{};  // then the record is here as it was read
   std::array<std::optional<SlotView>, kSlots> views_;
   std::uint64_t in_use_ = 0;
 };

@@ -49,6 +49,7 @@ inline constexpr std::uint8_t kSlotLocal = 1;      // mounted -o local
 inline constexpr std::uint8_t kSlotFsck = 2;       // taken by fsck
 inline constexpr std::uint8_t kSlotFenced = 4;     // RECOVERING: the fence has ended
 inline constexpr std::uint8_t kSlotTentative = 8;  // the journal extents are not settled yet
+inline constexpr std::uint8_t kSlotDamaged = 16;   // RECOVERING: the journal cannot be replayed, see Recovery
 
 inline constexpr std::size_t kInitiatorNameBytes = 144;  // longer names are refused at join
 inline constexpr std::size_t kJournalExtents = 4;

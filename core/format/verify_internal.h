@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <span>
 
 #include "core/base/error.h"
@@ -12,10 +13,11 @@
 
 namespace cawfs::format {
 
+// Each byte is the one before it, and the first is zero.
 template <class Bytes>
 bool all_zero(const Bytes& bytes) {
-  using Byte = std::remove_cvref_t<decltype(bytes[0])>;
-  return std::ranges::all_of(bytes, [](Byte byte) { return byte == Byte{}; });
+  const auto all = std::as_bytes(std::span(bytes));
+  return all.empty() || (all[0] == std::byte{0} && std::memcmp(all.data(), all.data() + 1, all.size() - 1) == 0);
 }
 
 // Zeros from the first zero on.

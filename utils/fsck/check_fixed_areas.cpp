@@ -59,18 +59,24 @@ Task<Result<>> Check::check_journal(SlotNo slot, const std::vector<BlockRange>& 
   for (const BlockRange& extent : extents) use(extent, "the journal of slot", slot.value);
   IoBuffer block(kBlockSize);
   std::optional<JournalHeaderInfo> newest;
+  std::vector<BlockNo> bad;
   for (std::uint32_t copy = 0; copy < kJournalHeaderCopies; ++copy) {
     const BlockNo place = extents.front().start + copy;
     const Result<> done = co_await device.read(place.offset_bytes(), block.bytes());
     if (!done && done.error().code != Errc::kMedium) co_return done;
-    if (!done) continue;
-    const auto header = verify_journal_header(block.bytes(), place, geometry, slot, ring_blocks(extents));
+    const auto header = done ? verify_journal_header(block.bytes(), place, geometry, slot, ring_blocks(extents))
+                             : Result<JournalHeaderInfo>(fail(done.error()));
+    if (!header) bad.push_back(place);
     if (header && (!newest || header->writes > newest->writes)) newest = *header;
   }
   if (!newest) {
     found(Problem::kJournalHeaderDamaged, slot.value, "both copies, in blocks {} and {}", extents.front().start.value,
           extents.front().start.value + 1);
-  } else if (clean && newest->incarnation.value != 0) {
+    co_return Result<>{};
+  }
+  // A node that dies may leave the copy torn that it was writing; one that leaves, neither.
+  if (clean && !bad.empty()) found(Problem::kJournalHeaderDamaged, slot.value, "the copy in block {}", bad[0].value);
+  if (clean && newest->incarnation.value != 0) {
     found(Problem::kJournalNotEmpty, slot.value, "it is incarnation {}'s", newest->incarnation.value);
   }
   co_return Result<>{};

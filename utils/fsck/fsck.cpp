@@ -49,7 +49,21 @@ Task<Result<>> Check::check_lock_block(BlockNo block) {
   if (!done) co_return fail(done.error());
   if (!*done) co_return Result<>{};
   const Result<> ok = format::verify_lock_block(buffer.bytes(), block.offset_bytes(), geometry.fs_id);
-  if (!ok) found(Problem::kLockBlockDamaged, block.value, "{}", describe(ok.error().code));
+  if (!ok) {
+    found(Problem::kLockBlockDamaged, block.value, "{}", describe(ok.error().code));
+    co_return Result<>{};
+  }
+  const auto& lock = *reinterpret_cast<const format::LockBlock*>(buffer.data());
+  const std::uint64_t slots = geometry.slots == kSlots ? ~std::uint64_t{0} : (std::uint64_t{1} << geometry.slots) - 1;
+  for (std::size_t i = 0; i < lock.entries.size(); ++i) {
+    const format::LockEntry& entry = lock.entries[i];
+    const bool owned = entry.owner_incarnation.value() != 0;
+    if ((owned && entry.owner_slot.value() >= geometry.slots) ||
+        ((entry.sharers.value() | entry.openers.value()) & ~slots) != 0) {
+      found(Problem::kLockBlockDamaged, block.value, "entry {} names a slot beyond the {} there are", i,
+            geometry.slots);
+    }
+  }
   co_return Result<>{};
 }
 

@@ -29,7 +29,9 @@ std::string life_text(const NodeStatus& node) {
   if (node.damaged) return "its record is damaged";
   if (node.state == SlotState::kRecovering) {
     const bool fenced = (node.flags & format::kSlotFenced) != 0;
-    return fmt::format("{}, recovered by {}", fenced ? "fenced" : "not fenced yet", node.recoverer);
+    const bool damaged = (node.flags & format::kSlotDamaged) != 0;
+    return fmt::format("{}, recovered by {}{}", fenced ? "fenced" : "not fenced yet", node.recoverer,
+                       damaged ? "; ITS JOURNAL IS DAMAGED: what it had locked gives errors" : "");
   }
   if (node.state != SlotState::kActive) return "";
   if (node.heartbeat_moves) return "alive";
@@ -62,6 +64,7 @@ nlohmann::json node_json(const NodeStatus& node) {
   if (node.state == SlotState::kRecovering) {
     json["fenced"] = (node.flags & format::kSlotFenced) != 0;
     json["recoverer"] = node.recoverer;
+    json["journal_damaged"] = (node.flags & format::kSlotDamaged) != 0;
   }
   if (node.state != SlotState::kActive) return json;
   json["alive"] = node.heartbeat_moves;

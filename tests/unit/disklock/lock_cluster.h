@@ -53,6 +53,7 @@ struct SharedTable {
   struct Slot {
     format::SlotState state = format::SlotState::kClean;
     Incarnation incarnation;
+    std::uint8_t flags = 0;
   };
   std::array<Slot, kSlots> slots;
 };
@@ -79,7 +80,9 @@ class FakeMembership final : public Membership {
     record.header.magic = format::kSlotMagic;
     record.state = static_cast<std::uint8_t>(table_.slots[slot.value].state);
     record.incarnation = table_.slots[slot.value].incarnation.value;
+    record.flags = table_.slots[slot.value].flags;
     record.recoverer_slot = 0;
+    record.recoverer_incarnation = 1;
     co_return record;
   }
   std::uint64_t active_slots() const override {

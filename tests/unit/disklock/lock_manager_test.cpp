@@ -147,6 +147,39 @@ TEST_F(LockManagerTest, AllWantedEntriesOfABlockGoInOneCaw) {
   EXPECT_LE(a.locks.counts().writes, 2u);
 }
 
+// Its journal is damaged, or its slot record: it will not be recovered. Nobody waits for ever, and nobody gets its
+// locks.
+TEST_F(LockManagerTest, WhoWaitsForANodeThatCannotBeRecoveredGetsAnError) {
+  for (const bool record_is_corrupt : {false, true}) {
+    const LockName name{chunk(record_is_corrupt ? 1 : 0), 1};
+    const LockName other{name.block, 2};
+    TestNode& a = add_node(record_is_corrupt ? 2 : 0);
+    TestNode& b = add_node(record_is_corrupt ? 3 : 1);
+    run(a, operate(a, name, kEx, 0s, true));
+    run(b, operate(b, other, kEx, 0s, true));
+    kill(a);
+    recovering(a);
+    const auto operations = operations_;
+    const auto failed = failed_;
+    b.tasks.spawn(operate(b, name, kEx, 0s, true));
+    loop_->run_for(3s);
+    EXPECT_EQ(failed_, failed) << "it may be recovered yet";
+    if (record_is_corrupt) {
+      b.membership.corrupt_records = true;
+    } else {
+      table_.slots[a.id.slot.value].flags = format::kSlotDamaged;
+    }
+    run(b, b.tasks.join());
+    EXPECT_EQ(failed_, failed + 1);
+    EXPECT_EQ(operations_, operations);
+    EXPECT_EQ(b.locks.held(name), LockMode::kNone);
+    // What has to do with that node only.
+    run(b, operate(b, other, kEx, 0s, true));
+    EXPECT_EQ(operations_, operations + 1);
+    b.membership.corrupt_records = false;
+  }
+}
+
 TEST_F(LockManagerTest, ADeadNodesLocksAreFreeOnceItsSlotIsClean) {
   TestNode& a = add_node(0);
   TestNode& b = add_node(1);

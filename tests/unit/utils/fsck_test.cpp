@@ -148,6 +148,12 @@ const std::vector<Fault>& faults() {
        [](Tree& t) { t.image.flip(t.image.geometry.mailbox_offset(SlotNo{3}, SlotNo{9}) + 16); }},
       {"GlobalLockDamaged", Problem::kLockBlockDamaged,
        [](Tree& t) { t.image.flip(t.image.geometry.global_lock.offset_bytes() + 40); }},
+      {"LockOfASlotThatIsNotThere", Problem::kLockBlockDamaged,
+       [](Tree& t) {
+         LockEntry entry{};
+         entry.openers = std::uint64_t{1} << 60;
+         t.image.set_lock(t.image.chunk(), 3, entry);
+       }},
       {"ChunkLockDamaged", Problem::kLockBlockDamaged,
        [](Tree& t) { t.image.flip(t.image.chunk().offset_bytes() + 40); }},
       {"JournalExtentOutside", Problem::kJournalExtentsBad,
@@ -162,6 +168,12 @@ const std::vector<Fault>& faults() {
          journal_of(t, 0, start);
          t.image.flip(start.offset_bytes() + 50);
          t.image.flip((start + 1).offset_bytes() + 50);
+       }},
+      {"JournalHeaderCopyDamaged", Problem::kJournalHeaderDamaged,
+       [](Tree& t) {
+         BlockNo start;
+         journal_of(t, 1, start);
+         t.image.flip((start + 1).offset_bytes() + 40);
        }},
       {"JournalNotEmpty", Problem::kJournalNotEmpty,
        [](Tree& t) {

@@ -219,6 +219,13 @@ class Image {
     format::seal_slot_record(block, offset, geometry.fs_id);
     lun.poke(offset, block);
   }
+  void set_lock(BlockNo number, std::size_t entry, const format::LockEntry& value) {
+    std::vector<std::byte> block(geometry.logical_block);
+    lun.peek(number.offset_bytes(), block);
+    reinterpret_cast<format::LockBlock*>(block.data())->entries[entry] = value;
+    format::seal_lock_block(block, number.offset_bytes(), geometry.fs_id);
+    lun.poke(number.offset_bytes(), block);
+  }
   void flip(std::uint64_t offset) {
     std::vector<std::byte> block(geometry.logical_block);
     const std::uint64_t start = offset / geometry.logical_block * geometry.logical_block;
