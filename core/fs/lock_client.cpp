@@ -38,9 +38,10 @@ Task<void> FsLockClient::invalidate(LockName name, LockMode from, LockMode to) {
 
 Task<void> FsLockClient::invalidate_inode(InodeNo inode, LockMode from, LockMode to) {
   if (fs_.kernel == nullptr) co_return;
-  {
+  // The kernel knows the root without a lookup, so nothing counts its references.
+  if (inode != fs_.geometry.root) {
     const InodePin state = fs_.inodes.find(inode);
-    if (!state || (state->references == 0 && inode != fs_.geometry.root)) co_return;
+    if (!state || state->references == 0) co_return;
   }
   const bool directory = is_directory(fs_, inode);
   // Under S the kernel's names stay right; its pages too, but for those that a shared map has dirtied.
