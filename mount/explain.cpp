@@ -17,6 +17,10 @@ const char* remedy(Errc code) {
     case Errc::kBadFeature:
     case Errc::kBadVersion:
       return "; made by a newer cawfs: update this host";
+    case Errc::kReadOnly:
+      return "; to read a write-protected copy as it stands, use -o ro,norecovery";
+    case Errc::kBounds:
+      return "; has the device been cut off, or is it the wrong one?";
     case Errc::kBadBlockSize:
       return "; the device has another logical block size than when the file system was made";
     case Errc::kNameInUse:

@@ -217,7 +217,7 @@ Task<Result<FileLun>> open_file_lun(Reactor& reactor, Log& log, std::string path
   }
   if (renewed) log.warning("{}.pr belonged to an earlier file of this name; it has been made anew", lun.path);
   lun.size_bytes = facts->size_bytes / lun.logical_block * lun.logical_block;
-  if (lun.size_bytes == 0) co_return fail(Errc::kBounds, "file LUN: an empty file");
+  if (lun.size_bytes == 0) co_return fail(Errc::kBounds, "a file shorter than one block");
   co_return lun;
 }
 

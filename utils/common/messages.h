@@ -10,7 +10,7 @@
 
 namespace cawfs {
 
-// "superblock 16: wrong checksum".
+// "superblock 16: wrong checksum", and what may be done.
 std::string explain(const Error& error);
 
 // "1.5 GiB".

@@ -9,6 +9,7 @@
 #include "core/format/journal_format.h"
 #include "core/format/layout.h"
 #include "utils/common/messages.h"
+#include "utils/common/usage.h"
 
 namespace cawfs {
 namespace {
@@ -121,7 +122,7 @@ ParsedMkfs parse_mkfs(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return {.arguments = std::nullopt, .exit_status = app.exit(error) == 0 ? 0 : 2};
+    return {.arguments = std::nullopt, .exit_status = finish_parsing(app, error, 2)};
   }
   arguments.make.discard = !no_discard;
   arguments.make.clustered = !local;

@@ -9,6 +9,7 @@
 #include "core/format/superblock_io.h"
 #include "core/runtime/reactor.h"
 #include "utils/common/messages.h"
+#include "utils/common/usage.h"
 #include "utils/fence/fence_slot.h"
 #include "utils/fence/self_test.h"
 #include "utils/status/cluster_status.h"
@@ -146,7 +147,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kDone : kUsage;
+    return finish_parsing(app, error, kUsage);
   }
   auto reactor = Reactor::make();
   if (!reactor) {

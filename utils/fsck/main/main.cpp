@@ -8,6 +8,7 @@
 #include "core/device/open_device.h"
 #include "core/runtime/reactor.h"
 #include "utils/common/messages.h"
+#include "utils/common/usage.h"
 #include "utils/fsck/fsck.h"
 
 namespace cawfs {
@@ -97,7 +98,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kClean : kUsage;
+    return finish_parsing(app, error, kUsage);
   }
   if (arguments.problems) {
     print_problems();

@@ -12,6 +12,8 @@
 #include "core/device/open_device.h"
 #include "core/format/superblock_io.h"
 #include "core/runtime/reactor.h"
+#include "utils/common/messages.h"
+#include "utils/common/usage.h"
 #include "utils/replay/journals.h"
 #include "utils/replay/replay_dead.h"
 
@@ -48,9 +50,8 @@ struct Arguments {
   std::string initiator;
 };
 
-int complain(const char* what, const Error& error) {
-  const std::string_view text = describe(error.code);
-  fmt::print(stderr, "cawfs-replay: {}: {} ({} {})\n", what, text, error.where, error.address);
+int complain(const std::string& source, const std::string& what, const Error& error) {
+  fmt::print(stderr, "cawfs-replay: {}: {}{}\n", source, what, explain(error));
   return kFailed;
 }
 
@@ -74,7 +75,7 @@ class Program {
     options.exclusive = arguments_.replay;
     options.initiator_name = arguments_.initiator;
     auto device = co_await open_device(reactor_, *messages_, arguments_.source, options);
-    if (!device) co_return complain(arguments_.source.c_str(), device.error());
+    if (!device) co_return complain(arguments_.source, "", device.error());
     const int code = co_await with_device(**device);
     co_await (*device)->close();
     co_return code;
@@ -87,14 +88,14 @@ class Program {
 
   Task<int> with_device(BlockDevice& device) {
     const auto superblock = co_await read_superblock(device);
-    if (!superblock) co_return complain(arguments_.source.c_str(), superblock.error());
+    if (!superblock) co_return complain(arguments_.source, "", superblock.error());
     auto journals = co_await look_at_journals(reactor_.executor(), device, *random_, *messages_, *superblock);
-    if (!journals) co_return complain("cannot read the journals", journals.error());
+    if (!journals) co_return complain(arguments_.source, "cannot read the journals: ", journals.error());
     std::erase_if(*journals, [this](const JournalState& journal) { return !wanted(journal); });
     for (const std::uint16_t slot : arguments_.slots) {
       const auto has = [slot](const JournalState& journal) { return journal.slot.value == slot; };
       if (std::ranges::any_of(*journals, has)) continue;
-      fmt::print(stderr, "cawfs-replay: slot {} has no journal\n", slot);
+      fmt::print(stderr, "cawfs-replay: {}: slot {} has no journal\n", arguments_.source, slot);
       co_return kUsage;
     }
     std::fputs(print_journals(*journals).c_str(), stdout);
@@ -112,7 +113,7 @@ class Program {
                                                 .messages = *messages_,
                                                 .host_name = host_name()},
                                                *superblock, dead);
-    if (!replayed) co_return complain("cannot replay", replayed.error());
+    if (!replayed) co_return complain(arguments_.source, "cannot replay: ", replayed.error());
     fmt::print("{} journal{} replayed\n", dead.size(), dead.size() == 1 ? "" : "s");
     co_return kClean;
   }
@@ -148,11 +149,10 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? kClean : kUsage;
+    return finish_parsing(app, error, kUsage);
   }
   auto reactor = Reactor::make();
-  if (!reactor) return complain("cannot start", reactor.error());
+  if (!reactor) return complain(arguments.source, "cannot start: ", reactor.error());
   Program program(**reactor, std::move(arguments));
   return (*reactor)->run(program.run());
 }

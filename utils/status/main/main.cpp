@@ -8,6 +8,7 @@
 #include "core/device/open_device.h"
 #include "core/runtime/reactor.h"
 #include "utils/common/messages.h"
+#include "utils/common/usage.h"
 #include "utils/status/cluster_status.h"
 
 namespace cawfs {
@@ -71,7 +72,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kDone : kUsage;
+    return finish_parsing(app, error, kUsage);
   }
   auto reactor = Reactor::make();
   if (!reactor) {

@@ -1,0 +1,15 @@
+// What a tool says of a command line that it does not understand.
+#pragma once
+
+namespace CLI {
+class App;
+class ParseError;
+}  // namespace CLI
+
+namespace cawfs {
+
+// Prints what was asked for (help) and returns 0, or what is wrong, as "TOOL: ...; see TOOL --help", and returns
+// `usage`.
+int finish_parsing(const CLI::App& app, const CLI::ParseError& error, int usage);
+
+}  // namespace cawfs
