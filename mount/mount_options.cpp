@@ -43,9 +43,8 @@ constexpr std::array kFlagWords{
 };
 
 // For mount(8), systemd and fstab; they mean nothing to a file system.
-constexpr std::array<std::string_view, 12> kIgnoredWords{"_netdev", "nofail", "auto",    "noauto",
-                                                         "nouser",  "user",   "users",   "owner",
-                                                         "noowner", "group",  "nogroup", "allow_other"};
+constexpr std::array<std::string_view, 11> kIgnoredWords{
+    "nofail", "auto", "noauto", "nouser", "user", "users", "owner", "noowner", "group", "nogroup", "allow_other"};
 
 struct Word {
   std::string_view name;
@@ -62,6 +61,7 @@ bool set_switch(std::string_view name, MountOptions& options) {
   if (name == "norecovery") return options.no_recovery = true;
   if (name == "local") return options.local = true;
   if (name == "noaptpl") return options.no_aptpl = true;
+  if (name == "_netdev") return options.network = true;
   const auto* flag = std::ranges::find(kFlagWords, name, &FlagWord::word);
   if (flag == kFlagWords.end()) return std::ranges::count(kIgnoredWords, name) > 0;
   options.mount_flags = (options.mount_flags & ~flag->clear) | flag->set;

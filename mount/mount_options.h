@@ -22,6 +22,7 @@ struct MountOptions {
   bool no_recovery = false;  // with read_only: joins nothing, replays nothing, writes nothing
   bool local = false;        // one node, no cluster
   bool no_aptpl = false;     // go on where the target does not keep registrations through a power loss
+  bool network = false;      // _netdev
   std::string initiator;     // iSCSI initiator name; empty: the host's
   Duration poll_slowest = std::chrono::milliseconds(20);  // of mailboxes, when nothing moves
 };

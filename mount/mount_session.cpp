@@ -13,6 +13,7 @@
 #include "core/device/probe.h"
 #include "core/format/superblock_io.h"
 #include "mount/explain.h"
+#include "mount/user_table.h"
 
 namespace cawfs {
 
@@ -68,7 +69,11 @@ Task<Outcome<>> MountSession::run(std::function<void()> mounted) {
   co_await watchers.join();
   close(signals);
   log_.info("{}: unmounted", options_.directory);
+  record_.unmounting();
   auto stopped = co_await stop();
+  // The mount that the line is about has gone; where another stands there now, the line is that one's.
+  if (!mounted_device(options_.directory)) remove_from_user_table(options_.directory);
+  record_.ended(stopped ? "" : stopped.error().message);
   co_return stopped;
 }
 
@@ -221,8 +226,12 @@ Task<Outcome<>> MountSession::mount() {
   auto connection = FuseConnection::open(reactor_, log_);
   if (!connection) co_return std::unexpected(connection.error());
   connection_ = std::move(*connection);
+  add_to_user_table(options_.source, options_.directory, options_.network);
   auto mounted = connection_->mount(options_.source, options_.directory, options_.mount_flags);
-  if (!mounted) co_return mounted;
+  if (!mounted) {
+    remove_from_user_table(options_.directory);
+    co_return mounted;
+  }
   auto agreed = co_await connection_->handshake();
   if (!agreed) {
     co_await unmount(true);
@@ -236,6 +245,9 @@ Task<Outcome<>> MountSession::mount() {
       reactor_, log_, *connection_, *operations_, *cache_,
       DispatchOptions{
           .read_only = options_.read_only, .synchronous = options_.synchronous, .cache_listed_names = alone});
+  // Without it umount works too, and does not wait.
+  const auto recorded = record_.make(options_.directory);
+  if (!recorded) log_.warning("{}", recorded.error().message);
   log_.info("{}: mounted on {}", options_.source, options_.directory);
   co_return Outcome<>{};
 }

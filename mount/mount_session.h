@@ -21,6 +21,7 @@
 #include "mount/fuse_dispatch.h"
 #include "mount/host_identity.h"
 #include "mount/mount_options.h"
+#include "mount/mount_record.h"
 
 namespace cawfs {
 
@@ -80,6 +81,7 @@ class MountSession : private MembershipObserver {
   std::unique_ptr<FuseConnection> connection_;
   std::unique_ptr<FuseKernelCache> cache_;
   std::unique_ptr<FuseDispatcher> dispatcher_;
+  MountRecord record_;
 };
 
 }  // namespace cawfs

@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""How a cawfs is mounted: through mount(8) and fstab, read-only beside a node that writes, without joining on a
+write-protected copy, locally; what other users and special files may do; how it is unmounted.
+
+Usage: mount_modes_test.py [unittest options]. Needs root and /dev/fuse. While it runs, /sbin/mount.cawfs and
+/sbin/umount.fuse.cawfs lead to the programs under test, unless they are there already.
+"""
+import errno
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import unittest
+
+import cluster
+
+HELPERS = ("mount.cawfs", "umount.fuse.cawfs")
+
+
+def as_nobody(*command):
+    return cluster.run("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", *command, check=False)
+
+
+def mount_line(directory):
+    """Of /proc/self/mounts; None if nothing is mounted there."""
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        lines = [line.split() for line in mounts if line.split()[1] == str(directory)]
+    return lines[-1] if lines else None
+
+
+def daemons(image):
+    """Processes whose command line names the image, with their arguments."""
+    found = {}
+    for directory in pathlib.Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            words = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        except OSError:
+            continue
+        if str(image) in words and "mount.cawfs" in words[0]:
+            found[int(directory.name)] = words
+    return found
+
+
+def user_table():
+    """Options of mounts that the kernel does not keep."""
+    path = pathlib.Path("/run/mount/utab")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+class Modes(unittest.TestCase):
+    def setUp(self):
+        self.cluster = cluster.Cluster("file")
+        self.addCleanup(self.cluster.clear)
+        self.image = pathlib.Path(self.cluster.lun.source)
+        self.directory = self.cluster.directory
+
+    def assert_fails(self, code, function, *arguments):
+        with self.assertRaises(OSError) as caught:
+            function(*arguments)
+        self.assertEqual(errno.errorcode[caught.exception.errno], errno.errorcode[code])
+
+    def leave_and_check(self):
+        """Unmounts every node; the file system must be clean."""
+        for node in self.cluster.nodes:
+            if node.process is not None:
+                node.unmount()
+        checked = self.cluster.fsck()
+        self.assertEqual(checked.returncode, 0, checked.stdout)
+
+
+class NodesTest(Modes):
+    def test_read_only_beside_a_writer(self):
+        writer = self.cluster.node(1).mount()
+        reader = self.cluster.node(2, "ro").mount()
+        for text in ("first", "second, longer", "third"):
+            pathlib.Path(writer.path("file")).write_text(text, encoding="utf-8")
+            self.assertEqual(pathlib.Path(reader.path("file")).read_text(encoding="utf-8"), text)
+        os.rename(writer.path("file"), writer.path("renamed"))
+        self.assertEqual(os.listdir(reader.path()), ["renamed"])
+        self.assertFalse(os.path.exists(reader.path("file")))
+        held = os.open(reader.path("renamed"), os.O_RDONLY)
+        os.unlink(writer.path("renamed"))
+        self.assertEqual(os.pread(held, 10, 0), b"third")
+        os.close(held)
+        name = reader.path("x")
+        self.assert_fails(errno.EROFS, os.mkdir, name)
+        self.assert_fails(errno.EROFS, os.open, name, os.O_CREAT | os.O_WRONLY)
+        pathlib.Path(writer.path("kept")).touch()
+        kept = reader.path("kept")
+        for call in (lambda: os.open(kept, os.O_RDWR), lambda: os.unlink(kept), lambda: os.rename(kept, name),
+                     lambda: os.link(kept, name), lambda: os.symlink("a", name), lambda: os.truncate(kept, 5),
+                     lambda: os.chmod(kept, 0o600), lambda: os.utime(kept)):
+            self.assert_fails(errno.EROFS, call)
+        self.leave_and_check()
+
+    def test_no_recovery_of_a_dead_node(self):
+        node = self.cluster.node(1).mount()
+        content = os.urandom(300_000)
+        pathlib.Path(node.path("in place")).write_bytes(content)
+        node.unmount()
+        node.mount()
+        with open(node.path("in the journal"), "wb") as file:
+            file.write(content)
+            os.fsync(file.fileno())
+        node.kill()
+        copy = self.directory / "copy"
+        shutil.copy(self.image, copy)
+        copy.chmod(0o444)
+        before = copy.read_bytes()
+        point = self.directory / "copy.mounted"
+        point.mkdir()
+        # Write-protected for root too: the file system that it is seen through is.
+        cluster.run("mount", "--bind", self.directory, self.directory)
+        try:
+            cluster.run("mount", "-o", "remount,ro,bind", self.directory)
+            refused = cluster.run(cluster.BIN / "mount.cawfs", copy, point, check=False)
+            self.assertEqual(refused.returncode, 32)
+            self.assertIn("norecovery", refused.stdout)
+            cluster.run(cluster.BIN / "mount.cawfs", copy, point, "-o", "ro,norecovery")
+            self.assertEqual((point / "in place").read_bytes(), content)
+            self.assert_fails(errno.EROFS, (point / "new").touch)
+            cluster.run(cluster.BIN / "umount.fuse.cawfs", point)
+        finally:
+            cluster.run("umount", "-l", self.directory, check=False)
+        self.assertEqual(copy.read_bytes(), before, "a mount without recovery wrote")
+        self.assertEqual(list(self.directory.glob("copy?*")), [point], "it left something beside the copy")
+        node.mount()
+        self.assertEqual(pathlib.Path(node.path("in the journal")).read_bytes(), content)
+        self.leave_and_check()
+
+    def test_local_is_alone(self):
+        local = self.cluster.node(1, "local").mount()
+        pathlib.Path(local.path("file")).write_text("x", encoding="utf-8")
+        other = self.directory / "other"
+        other.mkdir()
+        for options in ((), ("-o", "local")):
+            refused = cluster.run(cluster.BIN / "mount.cawfs", self.image, other, *options, check=False)
+            self.assertEqual(refused.returncode, 32, refused.stdout)
+        local.unmount()
+        shared = self.cluster.node(2).mount()
+        refused = cluster.run(cluster.BIN / "mount.cawfs", self.image, other, "-o", "local", check=False)
+        self.assertEqual(refused.returncode, 32, refused.stdout)
+        self.assertEqual(os.listdir(shared.path()), ["file"])
+        self.leave_and_check()
+
+    def test_termination(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            node = self.cluster.node(1).mount()
+            pathlib.Path(node.path(f"file{number}")).write_bytes(b"x" * 5_000_000)
+            node.process.send_signal(number)
+            self.assertEqual(node.process.wait(60), 0, node.read_log())
+            node.process = None
+            self.assertIsNone(mount_line(node.directory))
+            self.assertNotIn(str(node.directory), user_table())
+        self.leave_and_check()
+        node = self.cluster.node(1).mount()
+        self.assertEqual(os.stat(node.path(f"file{signal.SIGINT}")).st_size, 5_000_000)
+        self.leave_and_check()
+
+
+class UsersTest(Modes):
+    def setUp(self):
+        super().setUp()
+        self.directory.chmod(0o755)
+
+    def test_other_users(self):
+        node = self.cluster.node(1).mount()
+        os.chmod(node.path(), 0o755)
+        private = pathlib.Path(node.path("private"))
+        private.write_text("secret", encoding="utf-8")
+        private.chmod(0o600)
+        public = pathlib.Path(node.path("public"))
+        public.write_text("known", encoding="utf-8")
+        public.chmod(0o644)
+        os.mkdir(node.path("shared"))
+        os.chmod(node.path("shared"), 0o1777)
+        # allow_other: they get in; default_permissions: no further than the modes say.
+        self.assertEqual(as_nobody("cat", public).stdout, "known")
+        self.assertIn("Permission denied", as_nobody("cat", private).stdout)
+        self.assertIn("Permission denied", as_nobody("touch", node.path("new")).stdout)
+        self.assertIn("Permission denied", as_nobody("sh", "-c", f"echo x > {public}").stdout)
+        self.assertEqual(as_nobody("touch", node.path("shared/theirs")).returncode, 0)
+        facts = os.stat(node.path("shared/theirs"))
+        self.assertEqual(facts.st_uid, int(cluster.run("id", "-u", "nobody").stdout))
+        self.assertNotEqual(as_nobody("chown", "root", node.path("shared/theirs")).returncode, 0)
+        pathlib.Path(node.path("shared/ours")).touch()
+        self.assertNotEqual(as_nobody("rm", "-f", node.path("shared/ours")).returncode, 0, "the sticky bit")
+        self.leave_and_check()
+
+    def test_suid_and_devices(self):
+        for options, works in (((), True), (("nosuid", "nodev", "noexec"), False)):
+            node = self.cluster.node(1, *options).mount()
+            program = pathlib.Path(node.path("id"))
+            if works:
+                shutil.copy("/usr/bin/id", program)
+                program.chmod(0o4755)
+                os.mknod(node.path("null"), stat.S_IFCHR, os.makedev(1, 3))
+                os.chmod(node.path("null"), 0o666)
+            self.assertTrue(os.stat(program).st_mode & stat.S_ISUID)
+            identity = as_nobody(program, "-u")
+            writing = as_nobody("sh", "-c", f"echo x > {node.path('null')}")
+            if works:
+                self.assertEqual(identity.stdout.strip(), "0")
+                self.assertEqual(writing.returncode, 0, writing.stdout)
+            else:
+                self.assertIn("Permission denied", writing.stdout)
+                with self.assertRaises(PermissionError):
+                    subprocess.run([program], check=False)
+            node.unmount()
+        self.leave_and_check()
+
+
+class SystemTest(Modes):
+    """Through mount(8) and umount(8)."""
+
+    def setUp(self):
+        super().setUp()
+        self.point = self.directory / "point"
+        self.point.mkdir()
+        self.addCleanup(cluster.run, "umount", "-l", self.point, check=False)
+        for name in HELPERS:
+            self.put_helper(pathlib.Path("/sbin") / name, cluster.BIN / name)
+
+    def put_helper(self, link, program):
+        if link.is_symlink() or link.exists():
+            self.assertEqual(link.resolve(), program.resolve(), f"{link} leads to another build")
+            return
+        link.symlink_to(program)
+        self.addCleanup(link.unlink)
+
+    def unmount(self):
+        """As soon as umount(8) returns the daemon has written everything back, left the slot, and gone."""
+        cluster.run("umount", self.point)
+        self.assertIsNone(mount_line(self.point))
+        self.assertNotIn(str(self.point), user_table())
+        states = [node["state"] for node in self.cluster.status()["nodes"]]
+        self.assertNotIn("active", [state.lower() for state in states])
+
+    def test_mount_by_type(self):
+        cluster.run("mount", "-t", "cawfs", self.image, self.point, "-o", "nosuid,noatime")
+        line = mount_line(self.point)
+        self.assertEqual(line[0], str(self.image))
+        self.assertEqual(line[2], "fuse.cawfs")
+        self.assertLessEqual({"nosuid", "noatime", "allow_other", "default_permissions"}, set(line[3].split(",")))
+        running = daemons(self.image)
+        self.assertEqual(len(running), 1, running)
+        words = next(iter(running.values()))
+        self.assertTrue(words[0].endswith("mount.cawfs"), words)
+        self.assertEqual(words[1:3], [str(self.image), str(self.point)])
+        for number in range(5):
+            (self.point / f"file{number}").write_bytes(os.urandom(3_000_000))
+        self.unmount()
+        checked = self.cluster.fsck()
+        self.assertEqual(checked.returncode, 0, checked.stdout)
+        cluster.wait_for(lambda: not daemons(self.image), "the daemon's end")
+
+    def test_busy(self):
+        cluster.run("mount", "-t", "cawfs", self.image, self.point)
+        with open(self.point / "file", "wb"):
+            busy = cluster.run("umount", self.point, check=False)
+            self.assertEqual(busy.returncode, 32)
+            self.assertIn("busy", busy.stdout)
+        self.unmount()
+
+    def test_a_mount_that_lives_on_elsewhere(self):
+        cluster.run("mount", "-t", "cawfs", self.image, self.point)
+        second = self.directory / "second"
+        second.mkdir()
+        cluster.run("mount", "--bind", self.point, second)
+        print(cluster.run("strace", "-f", "-e", "trace=execve,umount2,flock,pread64,openat", "umount", self.point).stdout[-2500:])
+        (second / "file").write_text("still there", encoding="utf-8")
+        cluster.run("umount", second)
+        self.assertEqual(self.cluster.fsck().returncode, 0)
+
+    def test_killed_daemon_is_reported(self):
+        cluster.run("mount", "-t", "cawfs", self.image, self.point)
+        (pid,) = daemons(self.image)
+        os.kill(pid, signal.SIGKILL)
+        cluster.wait_for(lambda: not daemons(self.image), "the daemon's end")
+        done = cluster.run("umount", self.point, check=False)
+        self.assertEqual(done.returncode, 32)
+        self.assertIn("killed", done.stdout)
+        self.assertIsNone(mount_line(self.point))
+
+    def test_fstab(self):
+        fstab = self.directory / "fstab"
+        fstab.write_text(f"{self.image} {self.point} cawfs _netdev,nofail,x-systemd.requires=x,noatime 0 0\n",
+                         encoding="utf-8")
+        cluster.run("mount", "-T", fstab, self.point)
+        self.assertEqual(mount_line(self.point)[2], "fuse.cawfs")
+        lines = [line for line in user_table().splitlines() if str(self.point) in line]
+        self.assertTrue(any("_netdev" in line for line in lines), "systemd unmounts it before the network goes")
+        (self.point / "file").write_text("x", encoding="utf-8")
+        self.unmount()
+        # All of type cawfs, as at boot once the network is there.
+        cluster.run("mount", "-a", "-t", "cawfs", "-T", fstab)
+        self.assertEqual((self.point / "file").read_text(encoding="utf-8"), "x")
+        self.unmount()
+
+    def test_unknown_options_are_refused_by_name(self):
+        done = cluster.run("mount", "-t", "cawfs", self.image, self.point, "-o", "noatime,bananas=3", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("bananas", done.stdout)
+        self.assertIsNone(mount_line(self.point))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
