@@ -68,8 +68,7 @@ Result<> check_device(const Superblock& superblock, const DeviceFacts& facts) {
     return fail(Errc::kBadBlockSize, "superblock", superblock.logical_block.value());
   }
   if (superblock.block_count.value() > facts.size_bytes / kBlockSize) {
-    return fail(Errc::kBounds, "the device is smaller than its file system; blocks",
-                superblock.block_count.value());
+    return fail(Errc::kBounds, "the device is smaller than its file system; blocks", superblock.block_count.value());
   }
   return {};
 }

@@ -272,7 +272,7 @@ class SystemTest(Modes):
         second = self.directory / "second"
         second.mkdir()
         cluster.run("mount", "--bind", self.point, second)
-        print(cluster.run("strace", "-f", "-e", "trace=execve,umount2,flock,pread64,openat", "umount", self.point).stdout[-2500:])
+        cluster.run("umount", self.point)
         (second / "file").write_text("still there", encoding="utf-8")
         cluster.run("umount", second)
         self.assertEqual(self.cluster.fsck().returncode, 0)
