@@ -192,7 +192,8 @@ Task<void> FuseDispatcher::fsync(Request request) {
   const InodeNo inode = inode_of(request);
   co_await mapped_.wait(inode);
   auto result = co_await operations_.sync(inode, (in->fsync_flags & FUSE_FSYNC_FDATASYNC) != 0);
-  answer_done(request, result);
+  const auto mapped = mapped_.take_error(inode);
+  answer_done(request, mapped ? result : mapped);
 }
 
 }  // namespace cawfs

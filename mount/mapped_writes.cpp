@@ -72,6 +72,7 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
     if (!written) {
       log_.error("inode {}: {} bytes written through a map are lost: {}", inode.value, run.bytes.size(),
                  describe(written.error().code));
+      lost_.insert_or_assign(inode, written.error());
     }
     kept.pop_front();
   }
@@ -81,6 +82,12 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
 
 Task<void> MappedWrites::wait(InodeNo inode) {
   while (kept_.contains(inode)) co_await changed_.wait();
+}
+
+Result<> MappedWrites::take_error(InodeNo inode) {
+  const auto lost = lost_.extract(inode);
+  if (lost) return fail(lost.mapped());
+  return {};
 }
 
 Task<void> MappedWrites::drain() {

@@ -29,8 +29,10 @@ class MappedWrites {
   Task<Result<>> accept(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data);
   // Lays what is kept over bytes just read at `offset`.
   void overlay(InodeNo inode, std::uint64_t offset, std::span<std::byte> data) const;
-  // Until all that was accepted for the inode has been written.
+  // Until all that was accepted for the inode has been written, or could not be.
   Task<void> wait(InodeNo inode);
+  // The error of what could not, told once.
+  Result<> take_error(InodeNo inode);
   // The same for all inodes.
   Task<void> drain();
 
@@ -45,7 +47,8 @@ class MappedWrites {
 
   Log& log_;
   Operations& operations_;
-  std::unordered_map<InodeNo, Runs> kept_;  // in the order in which they came; an inode's writer runs while it has any
+  std::unordered_map<InodeNo, Runs> kept_;   // in the order in which they came; an inode's writer runs while it has any
+  std::unordered_map<InodeNo, Error> lost_;  // what take_error() will say
   Condition changed_;
   TaskGroup writers_;
 };

@@ -48,12 +48,15 @@ class Buffer : public boost::intrusive::list_base_hook<> {
     return *reinterpret_cast<const T*>(data_.data());
   }
 
-  // The log's: which lock it was last changed under, the transaction that changed it and has not committed, and the
-  // last committed one whose image is not in place yet.
+  // The log's: which lock it was last changed under, the running transaction that changed it, and the last one
+  // before that, sealed or committed, whose image is not in place yet.
   LockTag tag;
   TxId running;
   TxId committed;
   bool writing = false;  // a write in place is in flight
+  // What must have committed for the present contents to be durable; commit() of what has committed already returns at
+  // once. A transaction on its way to the device is in `committed`.
+  TxId last_change() const { return running.value != 0 ? running : committed; }
   bool dirty() const { return running.value != 0 || committed.value != 0 || writing; }
 
  private:

@@ -112,6 +112,7 @@ Task<void> run_chores(FsContext& fs) {
     if (chore == FsContext::Chore::kEvict) state->eviction_queued = false;
     auto done = co_await do_chore(fs, chore, number);
     if (chore == FsContext::Chore::kAccessTime) state->access_queued = false;
+    if (!done && chore == FsContext::Chore::kEvict) fs.orphans_left = true;  // to be tried again
     if (!done && !is_quiet(done.error())) {
       fs.messages.warning("inode {}: background work failed: {}", number.value, describe(done.error().code));
     }

@@ -80,7 +80,7 @@ Task<Result<>> FileSystem::Impl::sync(InodeNo number, bool data_only) {
   // Every change of an inode changes its block: the transaction that did so last is all that is needed, and where the
   // block is not in memory or not changed, all is committed.
   TxId needed;
-  if (const BufferRef buffer = fs.buffers.find(number.block())) needed = buffer->running;
+  if (const BufferRef buffer = fs.buffers.find(number.block())) needed = buffer->last_change();
   if (needed.value != 0) {
     auto committed = co_await fs.log.commit(needed);
     if (!committed) co_return committed;

@@ -102,7 +102,12 @@ Task<Result<>> FsLockClient::settle(LockName name, LockMode from, LockMode to) {
     }
     co_await convert_promises(*group);
     auto settled = co_await fs_.space.settle(*group);
-    co_return settled;
+    if (!settled) co_return settled;
+    // What was written ahead of need, and is another node's blocks from now on, must not be written again by this one
+    // after a reset of the LUN: the device keeps it no longer than until a flush.
+    fs_.log.data_written();
+    auto flushed = co_await fs_.log.flush_data();
+    co_return flushed;
   }
   if (const auto inode = inode_of(fs_, name)) {
     auto settled = co_await settle_inode(*inode, from, to);

@@ -151,8 +151,8 @@ Task<Result<bool>> try_in_place(FsContext& fs, WriteRequest request) {
                       request.data.subspan(begin - request.offset, stop - begin)});
   }
   auto written = co_await fs.data_io.write_all(std::move(writes));
+  fs.log.data_written();  // some of it at least, where it failed
   if (!written) co_return fail(written.error());
-  fs.log.data_written();
   DirtyChange change(fs, *inode, locks.hold(request.inode));
   inode->state().modified_ns = fs.wall_ns();
   co_return true;
@@ -166,11 +166,11 @@ Task<Result<>> write_through(FsContext& fs, InodeNo number) {
   if (state && state->write_error) co_return fail(*std::exchange(state->write_error, std::nullopt));
   // Data that went into the inode's block.
   const BufferRef buffer = fs.buffers.find(number.block());
-  if (!buffer || buffer->running.value == 0 ||
+  if (!buffer || buffer->last_change().value == 0 ||
       buffer->as<format::Inode>().content != static_cast<std::uint8_t>(format::InodeContent::kInline)) {
     co_return Result<>{};
   }
-  auto committed = co_await fs.log.commit(buffer->running);
+  auto committed = co_await fs.log.commit(buffer->last_change());
   co_return committed;
 }
 

@@ -178,7 +178,7 @@ Task<Result<>> Step::write() {
   for (const Piece& piece : placed_) writes.push_back({piece.start.offset_bytes(), piece.bytes});
   if (writes.empty()) co_return Result<>{};
   auto written = co_await fs_.data_io.write_all(std::move(writes));
-  if (written) fs_.log.data_written();
+  fs_.log.data_written();  // some of it at least, where it failed
   co_return written;
 }
 
