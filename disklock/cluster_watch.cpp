@@ -180,6 +180,8 @@ Task<void> ClusterMember::sweep(RegisteredKeys keys) {
     }
     if (known) continue;
     log_.info("the key {:#018x} stands in no slot record: swept", key.value);
+    co_await fence_.evict_holders(key);
+    if (ending()) co_return;
     Result<> done = co_await guard_.pr_preempt_and_abort(registration_.key(), key, kReservationType);
     if (!done || ending()) co_return;
   }
