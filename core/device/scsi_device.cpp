@@ -45,6 +45,12 @@ std::uint64_t get(std::span<const std::byte> bytes, std::size_t offset, std::siz
   return value;
 }
 
+// Text of a device ends with spaces or zeros.
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kPadding(" \0", 2);
+  return text.substr(0, text.find_last_not_of(kPadding) + 1);
+}
+
 class ScsiDevice final : public BlockDevice {
  public:
   ScsiDevice(Executor& executor, Log& log, std::unique_ptr<ScsiTransport> transport)
@@ -158,9 +164,7 @@ Task<Result<>> ScsiDevice::discover_vendor() {
   put(command.cdb, 3, kReplyBytes, 2);
   auto reply = co_await ask(command);
   if (!reply) co_return fail(reply.error());
-  std::string_view vendor(reinterpret_cast<const char*>(reply->data()) + 8, 8);
-  vendor = vendor.substr(0, vendor.find_last_not_of(std::string_view(" \0", 2)) + 1);
-  facts_.vendor = vendor;
+  facts_.vendor = trimmed({reinterpret_cast<const char*>(reply->data()) + 8, 8});
   co_return Result<>{};
 }
 
@@ -213,7 +217,7 @@ Task<Result<>> ScsiDevice::discover_limits() {
   auto serial = co_await inquiry_page(0x80);
   if (!serial) co_return fail(serial.error());
   const std::size_t length = std::min<std::uint64_t>(get(serial->bytes(), 2, 2), 256);
-  facts_.identity.assign(reinterpret_cast<const char*>(serial->data()) + 4, length);
+  facts_.identity = trimmed({reinterpret_cast<const char*>(serial->data()) + 4, length});
   co_return Result<>{};
 }
 
