@@ -176,10 +176,7 @@ Task<Result<>> ClusterMember::settle_in() {
     log_.info("joined as slot {}, incarnation {}", self_.slot.value, self_.incarnation.value);
     co_return alone;
   }
-  settled_ = false;
-  stop_.request();
-  heart_.request_stop();
-  co_await heart_.join();
+  co_await end_tasks();
   co_await give_back(alone.error());
   co_return alone;
 }

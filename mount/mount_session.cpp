@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::uint64_t kMetadataCacheBytes = 64 << 20;
 constexpr Duration kPredecessorLimit = std::chrono::seconds(5);
-constexpr int kMostProofs = 3;  // a path may flap
+constexpr int kMostProofs = 3;
 constexpr Duration kPredecessorPoll = std::chrono::milliseconds(20);
 
 }  // namespace
@@ -176,8 +176,10 @@ Task<Outcome<>> MountSession::join() {
 
 // Some targets list COMPARE AND WRITE and reservations and do not keep them; better seen now than in the data.
 Task<Outcome<>> MountSession::prove_device() {
+  // A path may flap, or take so long that the second session's key is swept as nobody's.
+  const auto may_pass = [](const Error& e) { return e == Errc::kTransport || e == Errc::kReservationConflict; };
   Result<> proved = fail(Errc::kTransport);
-  for (int tries = 0; !proved && proved.error() == Errc::kTransport && tries < kMostProofs; ++tries) {
+  for (int tries = 0; !proved && may_pass(proved.error()) && tries < kMostProofs; ++tries) {
     proved = co_await prove_once();
   }
   if (!proved) co_return cannot("the device fails the proof of COMPARE AND WRITE and reservations", proved.error());

@@ -99,6 +99,38 @@ TEST(Membership, NodesWithoutSessionsAreFencedByAReset) {
   }
 }
 
+// A node that slept is claimed by another, which dies before it has fenced it. The sleeper wakes: it lives, and nobody
+// may fence it.
+TEST(Membership, SleeperOutlivesItsRecoverer) {
+  for (const bool wakes : {true, false}) {
+    SCOPED_TRACE(wakes);
+    MemberCluster cluster(18);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(5s);
+    MemberNode& c = cluster.joined("c");  // later, so that b is the first to suspect a
+    const NodeId sleeper = a.member.self();
+    const NodeId dead = b.member.self();
+    cluster.loop.pause(a.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.state(sleeper.slot) == SlotState::kRecovering; }));
+    cluster.kill(b);
+    if (wakes) cluster.loop.resume(a.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    if (wakes) {
+      ASSERT_TRUE(cluster.wait(3s, [&] { return cluster.state(sleeper.slot) == SlotState::kActive; }));
+      ASSERT_TRUE(cluster.wait(3s, [&] { return a.member.lease_valid(); }));
+      cluster.loop.run_for(20s);
+      EXPECT_EQ(a.withdrawals, 0);
+      EXPECT_EQ(cluster.replays[sleeper], 0);
+    } else {
+      ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(sleeper.slot); }));
+      cluster.loop.resume(a.executor);
+      ASSERT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
+    }
+    EXPECT_EQ(c.withdrawals, 0);
+  }
+}
+
 struct LateCaw {
   TaskGroup group;
   IoBuffer image{kBlockSize};
