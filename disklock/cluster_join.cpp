@@ -104,6 +104,7 @@ Task<Result<>> ClusterMember::take(SlotNo slot) {
   CAWFS_ASSERT(seen);
   const NodeId node{slot, Incarnation{seen->incarnation.value + 1}};
   const NodeCard mine = card(node);
+  const auto too_late = [this] { return executor_.now() - registered_at_ > options_.dead_time / 2; };
   editor_.set_writer(node);
   Result<CawResult> edited = co_await editor_.edit(
       geometry_.slot_record_offset(slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
@@ -111,6 +112,8 @@ Task<Result<>> ClusterMember::take(SlotNo slot) {
         const Result<SlotView> view = view_slot(slot, record);
         if (!view) return fail(view.error());
         if (view->stands_for(node) && view->key == mine.key) return CawEditor::Plan::kLeave;  // ran unseen
+        // The key may have been swept as nobody's by now.
+        if (too_late()) return fail(Errc::kAgain, "joining took too long", slot.value);
         const bool free = view->state == SlotState::kClean && view->incarnation.value + 1 == node.incarnation.value;
         if (!free) return fail(Errc::kAgain, "slot", slot.value);
         occupy(record, mine);
@@ -118,8 +121,7 @@ Task<Result<>> ClusterMember::take(SlotNo slot) {
       });
   if (!edited) co_return fail(edited.error());
   self_ = node;
-  // The key may have been swept as nobody's by now.
-  if (executor_.now() - registered_at_ > options_.dead_time / 2) {
+  if (too_late()) {
     Result<> back = co_await give_back(Error{Errc::kAgain, "joining took too long", slot.value});
     co_return back;
   }
@@ -167,15 +169,14 @@ Task<Result<>> ClusterMember::settle_in() {
   tasks_.spawn(lease_loop());
   Result<> lease = co_await wait_for_lease();
   if (!lease) co_return lease;
+  settled_ = true;
   // Two joiners, one of which suffers nobody beside it, may have come at the same time: then both go.
   Result<> alone = co_await recover_all_others();
   if (alone) {
     log_.info("joined as slot {}, incarnation {}", self_.slot.value, self_.incarnation.value);
     co_return alone;
   }
-  stop_.request();
-  heart_.request_stop();
-  co_await heart_.join();
+  co_await end_tasks();
   co_await give_back(alone.error());
   co_return alone;
 }

@@ -25,7 +25,9 @@ Task<Result<>> ClusterMember::leave() {
 
 // Recoveries end as they would; the heartbeat goes on until then.
 Task<void> ClusterMember::end_tasks() {
+  settled_ = false;
   stop_.request();
+  guard_.keeper_changed();
   lease_condition_.notify_all();
   co_await tasks_.join();
   heart_.request_stop();

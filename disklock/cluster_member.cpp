@@ -68,6 +68,7 @@ void ClusterMember::lease_changed() {
   if (valid == lease_was_valid_) return;
   lease_was_valid_ = valid;
   if (valid) {
+    guard_.keeper_changed();
     lease_condition_.notify_all();
     notify([](MembershipObserver& o) { o.lease_returned(); });
   } else {
@@ -121,37 +122,58 @@ void ClusterMember::reset_seen() {
   notify([](MembershipObserver& o) { o.reset_seen(); });
 }
 
-// Design §4 rule 7, in its order: the key first, then the reservation, then the slot record.
+Task<Result<ClusterMember::Own>> ClusterMember::look_at_own_slot() {
+  if (self_.incarnation.value == 0) co_return Own::kMine;  // joining: nobody else's
+  Result<format::SlotRecord> record = co_await read_slot(self_.slot);
+  if (!record) co_return fail(record.error());
+  const Result<SlotView> view = view_slot(self_.slot, *record);
+  co_return view ? judge_own(*view) : Own::kLost;
+}
+
+// Design §4 rule 7, in its order: the key first, then the reservation, then the slot record. But a node whose record is
+// no longer its own to begin with does not even register: until it had unregistered again, the device would take what
+// may still wait of its writes.
+Task<Result<ClusterMember::Own>> ClusterMember::restore_registration() {
+  Result<Own> own = co_await look_at_own_slot();
+  if (!own || *own == Own::kLost) co_return own;
+  const bool may_register = *own == Own::kMine;
+  Result<Registration::State> found;
+  if (may_register) {
+    found = co_await registration_.restore();
+  } else {
+    found = co_await registration_.look();
+  }
+  if (!found) co_return fail(found.error());
+  if (may_register) own = co_await look_at_own_slot();
+  const bool fenced = own && *own == Own::kBeingRecovered && *found == Registration::State::kKeyMissing;
+  if (fenced) co_return Own::kLost;
+  co_return own;
+}
+
 Task<Result<>> ClusterMember::regain(bool /*reset*/) {
   while (!withdrawn_) {
     if (registration_.key().value == 0 || !registered_) co_return Result<>{};  // joining: nothing to lose yet
-    Result<Registration::State> found = co_await registration_.restore();
-    if (!found && is_passing_error(found.error().code)) {
-      co_await executor_.sleep(kTryAgainAfter);
-      continue;
-    }
-    if (!found) {
-      withdraw(found.error());
-      co_return fail(found.error());
-    }
-    if (self_.incarnation.value == 0) co_return Result<>{};
-    Result<format::SlotRecord> record = co_await read_slot(self_.slot);
-    if (!record) {
-      withdraw(record.error());
-      co_return fail(record.error());
-    }
-    const Result<SlotView> view = view_slot(self_.slot, *record);
-    const Own own = view ? judge_own(*view) : Own::kLost;
-    if (own == Own::kMine) co_return Result<>{};
-    // Somebody suspects us, but has not fenced us yet: what we write counts until then.
-    if (own == Own::kBeingRecovered && *found != Registration::State::kKeyMissing) {
+    Result<Own> own = co_await restore_registration();
+    if (own && *own == Own::kMine) co_return Result<>{};
+    // Somebody suspects us, but has not fenced us yet: plain writes count until then.
+    if (own && *own == Own::kBeingRecovered && settled_) {
       lease_.suspend();
       lease_changed();
       co_return Result<>{};
     }
-    withdraw(Error{Errc::kFenced, "own slot", self_.slot.value});
+    if (!own && is_passing_error(own.error().code)) {
+      co_await executor_.sleep(kTryAgainAfter);
+      continue;
+    }
+    withdraw(own ? Error{Errc::kFenced, "own slot", self_.slot.value} : own.error());
   }
   co_return fail(Errc::kFenced, "own slot", self_.slot.value);
+}
+
+// A node that joins or leaves has no lease: for it key and slot, seen in this session, have to do.
+bool ClusterMember::may_compare_and_write() const {
+  CAWFS_ASSERT(registered_);
+  return !settled_ || lease_valid();
 }
 
 void ClusterMember::withdraw(Error reason) {

@@ -88,6 +88,7 @@ class ClusterMember final : public Membership, private NexusKeeper {
 
   // NexusKeeper.
   Task<Result<>> regain(bool reset) override;
+  bool may_compare_and_write() const override;
   void reset_seen() override;
 
   // cluster_join.cpp
@@ -121,6 +122,8 @@ class ClusterMember final : public Membership, private NexusKeeper {
   void heartbeat_completed(Time issued);
   void lease_changed();
   Own judge_own(const SlotView& view) const;
+  Task<Result<Own>> look_at_own_slot();
+  Task<Result<Own>> restore_registration();
   bool ending() const { return withdrawn_ || stop_.requested(); }
   template <class Call>
   void notify(Call call) {
@@ -149,6 +152,7 @@ class ClusterMember final : public Membership, private NexusKeeper {
   NodeId self_;  // incarnation 0: none yet
   bool withdrawn_ = false;
   bool registered_ = false;
+  bool settled_ = false;  // joined, and not leaving yet
   Time registered_at_;
   bool lease_was_valid_ = false;
   bool recovering_ = false;

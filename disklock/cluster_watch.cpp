@@ -94,17 +94,21 @@ std::optional<Suspect> ClusterMember::find_suspect() const {
     if (!view || !view->in_use() || view->slot == self_.slot) continue;
     const Duration silence = silence_.silence(view->slot);
     bool dead = false;
+    bool revived = false;
     if (view->state == SlotState::kActive || view->recoverer.slot == view->slot) {
       dead = silence >= options_.dead_time;
     } else if (view->recoverer.slot == kNoSlotOfItsOwn || view->recoverer == self_) {
       dead = true;  // a tool's fence; or our own attempt, which failed
     } else {
-      // The recoverer's own slot is recovered first; then it is stale.
+      // The recoverer's own slot is recovered first; then it is stale. Meanwhile the node may have woken.
       const SlotView* recoverer = table_.view(view->recoverer.slot);
-      dead = recoverer && !recoverer->stands_for(view->recoverer);
+      const bool stale = recoverer && !recoverer->stands_for(view->recoverer);
+      dead = stale && (view->fenced() || silence >= options_.dead_time);
+      revived = stale && !dead && silence_.moved(view->slot);
     }
-    if (!dead) continue;
+    if (!dead && !revived) continue;
     Suspect suspect = suspect_of(*view);
+    suspect.revived = revived;
     suspect.heartbeat = silence_.last(view->slot).value_or(HeartbeatValue{});
     suspect.silence = silence;
     return suspect;
@@ -113,6 +117,12 @@ std::optional<Suspect> ClusterMember::find_suspect() const {
 }
 
 Task<void> ClusterMember::recover(Suspect suspect) {
+  if (suspect.revived) {
+    Result<> revived = co_await recovery_.revive(suspect);
+    recovering_ = false;
+    if (!revived && !ending()) next_recovery_ = executor_.now() + interval_;
+    co_return;
+  }
   const SlotView* view = table_.view(suspect.slot);
   const std::string host(view ? view->host_name : std::string_view());
   log_.info("slot {} (host {}, incarnation {}) suspected: silent for {:.1f} s", suspect.slot.value, host,
@@ -180,6 +190,8 @@ Task<void> ClusterMember::sweep(RegisteredKeys keys) {
     }
     if (known) continue;
     log_.info("the key {:#018x} stands in no slot record: swept", key.value);
+    co_await fence_.evict_holders(key);
+    if (ending()) co_return;
     Result<> done = co_await guard_.pr_preempt_and_abort(registration_.key(), key, kReservationType);
     if (!done || ending()) co_return;
   }

@@ -32,14 +32,21 @@ Task<Result<Fence::Step>> Fence::attempt(const std::vector<FenceVictim>& victims
     device_.doubt();
     co_return Step::kAgain;
   }
+  for (const FenceVictim& victim : victims) co_await evict(victim);
   for (const FenceVictim& victim : victims) {
     if (victim.key.value == 0) continue;
     Result<Step> preempted = co_await preempt(victim.key);
     if (!preempted || *preempted == Step::kAgain) co_return preempted;
   }
-  for (const FenceVictim& victim : victims) co_await evict(victim);
-  Result<> was_reset = co_await reset();
-  if (!was_reset) co_return fail(was_reset.error());
+  bool all_ended = true;
+  for (const FenceVictim& victim : victims) {
+    const bool ended = co_await evict(victim);
+    all_ended = all_ended && ended;
+  }
+  if (!all_ended) {
+    Result<> was_reset = co_await reset();
+    if (!was_reset) co_return fail(was_reset.error());
+  }
 
   Result<RegisteredKeys> keys = co_await registration_.read_keys();
   if (!keys) co_return fail(keys.error());
@@ -62,15 +69,31 @@ Task<Result<Fence::Step>> Fence::preempt(PrKey victim) {
   co_return Step::kAgain;
 }
 
-Task<void> Fence::evict(const FenceVictim& victim) {
-  if (victim.initiator_name.empty()) co_return;
+bool Fence::is_self(const std::string& initiator_name, std::uint64_t isid) const {
   const DeviceFacts& own = device_.facts();
+  return initiator_name == own.initiator_name && isid == own.isid;
+}
+
+Task<bool> Fence::evict(const FenceVictim& victim) {
+  if (victim.initiator_name.empty()) co_return false;
   // On its own nexus the login of this node has ended the victim's session.
-  if (victim.initiator_name == own.initiator_name && victim.isid == own.isid) co_return;
+  if (is_self(victim.initiator_name, victim.isid)) co_return true;
   Result<> done = co_await device_.evict(victim.initiator_name, victim.isid);
-  if (done || done.error() == Errc::kUnsupported) co_return;
-  log_.info("the session of {} could not be taken over ({}); the LUN reset will end its commands",
-            victim.initiator_name, describe(done.error().code));
+  if (done) co_return true;
+  if (done.error() != Errc::kUnsupported) {
+    log_.warning("the session of {} could not be taken over ({}); a LUN reset has to end its commands",
+                 victim.initiator_name, describe(done.error().code));
+  }
+  co_return false;
+}
+
+Task<void> Fence::evict_holders(PrKey key) {
+  Result<std::vector<Registrant>> registrants = co_await device_.pr_read_full_status();
+  if (!registrants) co_return;
+  for (const Registrant& one : *registrants) {
+    if (one.key != key || one.initiator_name.empty() || is_self(one.initiator_name, one.isid)) continue;
+    co_await device_.evict(one.initiator_name, one.isid);
+  }
 }
 
 Task<Result<>> Fence::reset() {

@@ -41,6 +41,15 @@ Task<Result<>> GuardedDevice::pass_gate() {
   co_return Result<>{};
 }
 
+Task<Result<>> GuardedDevice::pass_gate_for_caw() {
+  while (!ended_) {
+    if (open_ && admitted_ != raw_.session()) close_gate(false, 0);
+    if (open_ && (!keeper_ || keeper_->may_compare_and_write())) co_return Result<>{};
+    co_await changed_.wait();
+  }
+  co_return fail(*ended_);
+}
+
 bool GuardedDevice::note(const Error& error, std::uint64_t sequence) {
   if (is_attention(error.code)) {
     close_gate(error.code == Errc::kUnitAttentionReset, sequence);
@@ -82,13 +91,25 @@ void GuardedDevice::finish(InFlight& request) {
   changed_.notify_all();
 }
 
+Task<void> GuardedDevice::drain_attentions() {
+  IoBuffer block(facts().logical_block);
+  while (!ended_) {
+    Result<> done = co_await raw_.read(0, block.bytes());
+    if (done || !note(done.error(), ++sequence_)) co_return;
+    if (done.error() == Errc::kTransport) co_await executor_.sleep(kSendAgainAfter);
+  }
+}
+
 Task<void> GuardedDevice::reopen() {
   while (!ended_) {
-    const std::uint64_t seen = attentions_;
     if (later_change_in_flight()) {
       co_await changed_.wait();
       continue;
     }
+    // Of one session: what is found out here counts for no other.
+    const std::uint64_t session = raw_.session();
+    co_await drain_attentions();
+    const std::uint64_t seen = attentions_;
     const bool reset = reset_;
     if (keeper_) {
       Result<> mine = co_await keeper_->regain(reset);
@@ -105,7 +126,9 @@ Task<void> GuardedDevice::reopen() {
     if (seen != attentions_) continue;
     // A conflict that persists although key and slot stand must not spin.
     if (!reset) co_await executor_.sleep(1ms);
-    if (seen != attentions_) continue;
+    if (seen != attentions_ || session != raw_.session()) continue;
+    admitted_ = session;
+    raw_.admit(session);
     reset_ = false;
     attention_at_ = 0;
     open_ = true;
@@ -202,7 +225,7 @@ Task<Result<>> GuardedDevice::write_once(std::uint64_t offset, std::span<const s
 Task<Result<>> GuardedDevice::compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
                                                 std::span<const std::byte> data) {
   while (true) {
-    Result<> open = co_await pass_gate();
+    Result<> open = co_await pass_gate_for_caw();
     if (!open) co_return open;
     InFlight request;
     start(request);
@@ -285,6 +308,9 @@ Task<Result<>> GuardedDevice::pr_preempt_and_abort(PrKey key, PrKey victim, Rese
 }
 Task<Result<RegisteredKeys>> GuardedDevice::pr_read_keys() {
   return pass([=, this] { return raw_.pr_read_keys(); });
+}
+Task<Result<std::vector<Registrant>>> GuardedDevice::pr_read_full_status() {
+  return pass([=, this] { return raw_.pr_read_full_status(); });
 }
 Task<Result<ReservationState>> GuardedDevice::pr_read_reservation() {
   return pass([=, this] { return raw_.pr_read_reservation(); });

@@ -8,6 +8,10 @@
 // - A plain write, flush, unmap or write_zeroes whose outcome is unknown (a reset, a unit attention, a transport error)
 //   is sent again until it has been answered. A device ends what it had in flight before it serves a request after a
 //   transport error (an iSCSI session is reinstated), so no older copy of it can land later.
+// - COMPARE AND WRITE is sent only where it will not be refused (see BlockDevice::session()). After each login the gate
+// is
+//   closed until unit attentions are drained and the keeper has found key and slot; only then is the session admitted.
+//   And right before each one the keeper is asked whether its lease allows it.
 // - COMPARE AND WRITE is not sent again here: where it may have run the answer is kTransport, with the gate open again,
 //   and CawEditor settles it.
 // - Reads pass a closed gate and are sent again after unit attentions and transport errors.
@@ -18,8 +22,8 @@
 // once the device has ended, the error it was ended with (kFenced, kStopping). While the storage is gone, requests
 // wait.
 //
-// A lapsed self-lease does not stop writes: what makes a dead node's writes harmless is the fence, which the device
-// itself enforces. The lease guards what is served from memory, and those who serve ask Membership.
+// A lapsed self-lease does not stop plain writes: what makes a dead node's writes harmless is the fence, which the
+// device itself enforces. The lease guards what is served from memory, and those who serve ask Membership.
 //
 // Reservation actions, reset_lun() and evict() pass a closed gate too; those that meet a unit attention are sent again,
 // and it is noted as above.
@@ -44,6 +48,8 @@ class NexusKeeper {
   // All writes are stopped. Returns ok once the key is registered, the reservation exists and the slot is ours; an
   // error ends the device for good. Waits out transport errors; uses the raw device. `reset`: 29/xx was seen.
   virtual Task<Result<>> regain(bool reset) = 0;
+  // May a COMPARE AND WRITE go out now? Where not, it waits for GuardedDevice::keeper_changed().
+  virtual bool may_compare_and_write() const { return true; }
   // 29/xx was seen just now: called before any request is answered after it. Must not wait.
   virtual void reset_seen() {}
 };
@@ -54,6 +60,8 @@ class GuardedDevice final : public BlockDevice {
   GuardedDevice(BlockDevice& raw, Executor& executor);
   // Without a keeper a unit attention or conflict only has the request sent again, conflicts after a while.
   void set_keeper(NexusKeeper* keeper) { keeper_ = keeper; }
+  // What may_compare_and_write() says may have changed.
+  void keeper_changed() { changed_.notify_all(); }
 
   // Every request from now on, and those that wait for the gate, fail with `reason`. Only the first call counts.
   void end(Error reason);
@@ -81,6 +89,7 @@ class GuardedDevice final : public BlockDevice {
   Task<Result<>> pr_clear(PrKey key) override;
   Task<Result<>> pr_preempt_and_abort(PrKey key, PrKey victim, ReservationType type) override;
   Task<Result<RegisteredKeys>> pr_read_keys() override;
+  Task<Result<std::vector<Registrant>>> pr_read_full_status() override;
   Task<Result<ReservationState>> pr_read_reservation() override;
   Task<Result<ReservationCapabilities>> pr_report_capabilities() override;
   Task<Result<>> reset_lun() override;
@@ -109,6 +118,10 @@ class GuardedDevice final : public BlockDevice {
   Task<Result<>> send(const Change& change);
   // Waits until the gate is open; the error that the device has ended with.
   Task<Result<>> pass_gate();
+  // The same, until a COMPARE AND WRITE sent without waiting any more will not be refused.
+  Task<Result<>> pass_gate_for_caw();
+  // Reads until no unit attention waits.
+  Task<void> drain_attentions();
   // Notes an error's meaning for the nexus; true if the request may be sent again.
   bool note(const Error& error, std::uint64_t sequence);
   void close_gate(bool reset, std::uint64_t sequence);
@@ -128,10 +141,11 @@ class GuardedDevice final : public BlockDevice {
   std::uint64_t sequence_ = 0;
   boost::intrusive::list<InFlight, boost::intrusive::constant_time_size<false>> in_flight_;
   bool open_ = true;
-  bool reset_ = false;              // a reset was seen since the gate closed
-  std::uint64_t attention_at_ = 0;  // requests sent before this one count as ended
-  std::uint64_t attentions_ = 0;    // counts them; a new one restarts what the gate's task does
-  Condition changed_;               // gate opened, request ended, device ended
+  std::optional<std::uint64_t> admitted_;  // the session that has been looked after
+  bool reset_ = false;                     // a reset was seen since the gate closed
+  std::uint64_t attention_at_ = 0;         // requests sent before this one count as ended
+  std::uint64_t attentions_ = 0;           // counts them; a new one restarts what the gate's task does
+  Condition changed_;                      // gate opened, request ended, device ended
   TaskGroup tasks_;
 
   UnflushedWrites unflushed_;

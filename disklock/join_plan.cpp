@@ -59,7 +59,8 @@ class Planner {
     if (view.recoverer.slot == kNoSlotOfItsOwn) return Life::kDead;
     const SlotView* recoverer = table_.view(view.recoverer.slot);
     if (!recoverer) return Life::kUnknown;
-    if (!recoverer->stands_for(view.recoverer)) return Life::kDead;
+    // Without having been fenced it may have woken again.
+    if (!recoverer->stands_for(view.recoverer)) return view.fenced() ? Life::kDead : life_of_node(view, dead_time_);
     return recoverer->state == SlotState::kActive ? life_of_node(*recoverer, dead_time_) : Life::kUnknown;
   }
 
@@ -170,10 +171,9 @@ SilenceWatch::Subjects subjects_of(const SlotTable& table) {
   for (std::uint16_t i = 0; i < table.slots(); ++i) {
     const SlotView* view = table.view(SlotNo{i});
     if (!view) continue;
-    if (view->state == SlotState::kActive) subjects[i] = view->incarnation;
-    if (view->state == SlotState::kRecovering && view->recoverer.slot == view->slot) {
-      subjects[i] = view->recoverer.incarnation;
-    }
+    if (!view->in_use()) continue;
+    const bool from_within = view->state == SlotState::kRecovering && view->recoverer.slot == view->slot;
+    subjects[i] = from_within ? view->recoverer.incarnation : view->incarnation;
   }
   return subjects;
 }

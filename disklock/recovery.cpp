@@ -107,7 +107,10 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
       });
   if (!edited) co_return fail(edited.error());
 
-  if (suspect.state == SlotState::kActive && !suspect.even_if_alive) {
+  const bool left_by_another = suspect.state == SlotState::kRecovering && !claimed.fenced &&
+                               suspect.recoverer.slot != suspect.slot && suspect.recoverer.slot != kNoSlotOfItsOwn &&
+                               suspect.recoverer != card.node;
+  if ((suspect.state == SlotState::kActive || left_by_another) && !suspect.even_if_alive) {
     Result<bool> silent = co_await still_silent(suspect);
     if (!silent) co_return fail(silent.error());
     if (!*silent) {
@@ -118,6 +121,28 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
     }
   }
   co_return claimed;
+}
+
+// Its recoverer has been fenced itself, so that nothing of it comes any more. If it had already preempted the node's
+// key, the node finds out, and registers again.
+Task<Result<>> Recovery::revive(Suspect suspect) {
+  Result<CawResult> edited = co_await editor_.edit(
+      geometry_.slot_record_offset(suspect.slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
+        auto& record = image.as<SlotRecord>();
+        const Result<SlotView> view = view_slot(suspect.slot, record);
+        if (!view) return fail(view.error());
+        if (view->incarnation != suspect.incarnation) return fail(Errc::kAgain, "slot", suspect.slot.value);
+        if (view->state == SlotState::kActive) return CawEditor::Plan::kLeave;
+        const bool as_seen =
+            view->state == SlotState::kRecovering && view->recoverer == suspect.recoverer && !view->fenced();
+        if (!as_seen) return fail(Errc::kAgain, "slot", suspect.slot.value);
+        clear_recoverer(record);
+        record.state = static_cast<std::uint8_t>(SlotState::kActive);
+        return CawEditor::Plan::kWrite;
+      });
+  if (!edited) co_return fail(edited.error());
+  log_.info("slot {} lives after all; who was to recover it has died", suspect.slot.value);
+  co_return Result<>{};
 }
 
 Task<Result<bool>> Recovery::still_silent(const Suspect& suspect) {

@@ -51,6 +51,7 @@ struct Suspect {
   HeartbeatValue heartbeat;  // ACTIVE: the value that stood still
   Duration silence{0};
   bool even_if_alive = false;  // an administrator knows better
+  bool revived = false;        // RECOVERING: has come back before its recoverer, which is dead now, had fenced it
 };
 Suspect suspect_of(const SlotView& view);
 
@@ -74,6 +75,9 @@ class Recovery {
   };
   // kAgain: somebody else was faster, or the node lives.
   Task<Result<Claimed>> claim(Suspect suspect, NodeCard card);
+
+  // A revived suspect's slot is its own again. kAgain: somebody else was faster.
+  Task<Result<>> revive(Suspect suspect);
 
   // The second step alone, for a tool: leaves the slot to whoever recovers it.
   Task<Result<>> fence(const Claimed& claimed);

@@ -67,7 +67,10 @@ Task<Result<>> Registration::establish(Duration patience) {
     Result<> done = co_await check_capabilities();
     if (done) done = co_await device_.pr_register_ignore(key_, aptpl_);
     if (done) done = co_await make_reservation();
-    if (done) co_return done;
+    if (done) {
+      registered_ = true;
+      co_return done;
+    }
     if (!is_passing_error(done.error().code) || executor_.now() >= give_up) {
       co_await drop();
       co_return done;
@@ -98,6 +101,7 @@ Task<Result<Registration::State>> Registration::restore() {
 }
 
 Task<void> Registration::drop() {
+  registered_ = false;
   for (int attempt = 0; attempt < kDropAttempts; ++attempt) {
     Result<> done = co_await raw_.pr_register(key_, PrKey{0}, aptpl_);
     if (done || !is_passing_error(done.error().code)) co_return;

@@ -25,6 +25,8 @@ class Registration {
       : raw_(raw), device_(device), executor_(executor), random_(random), log_(log), aptpl_(aptpl) {}
 
   PrKey key() const { return key_; }
+  // From establish() to drop().
+  bool registered() const { return registered_; }
 
   // Sees that the device can do it, registers a fresh random key, makes the reservation. kUnsupported (with a line in
   // the log saying what is missing), kForeignReservation (naming its holder), device errors after `patience`.
@@ -52,6 +54,7 @@ class Registration {
   Log& log_;
   Aptpl aptpl_;
   PrKey key_;
+  bool registered_ = false;
 };
 
 }  // namespace cawfs

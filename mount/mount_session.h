@@ -40,6 +40,7 @@ class MountSession : private MembershipObserver {
   Task<Outcome<>> identify();
   Task<Outcome<>> join();
   Task<Outcome<>> prove_device();
+  Task<Result<>> prove_once();
   Task<Outcome<>> start_log();
   Task<Outcome<>> start_file_system();
   Task<Outcome<>> mount();

@@ -42,6 +42,7 @@ struct DeviceFacts {
   bool write_protected = false;
   std::uint64_t unmap_granularity = 0;   // bytes; 0: no unmap
   std::uint64_t max_transfer = 1 << 20;  // bytes of one read or write; longer ones are split inside
+  std::string vendor;                    // as INQUIRY gives it; empty where there is none
   std::string identity;                  // serial number or WWID, for messages
   // What other nodes need in order to evict this node's session (iSCSI, RFC 7143); empty where there are no sessions.
   std::string initiator_name;
@@ -65,6 +66,13 @@ struct ReservationState {
 struct RegisteredKeys {
   std::uint32_t generation = 0;
   std::vector<PrKey> keys;  // one for each registered I_T nexus
+};
+
+// Who has registered a key; no name where the device tells none.
+struct Registrant {
+  PrKey key;
+  std::string initiator_name;
+  std::uint64_t isid = 0;
 };
 
 struct ReservationCapabilities {
@@ -94,6 +102,17 @@ class BlockDevice {
   virtual Task<Result<>> compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
                                            std::span<const std::byte> data) = 0;
 
+  // The Linux target (LIO) loses the atomicity of COMPARE AND WRITE, for the whole LUN and until it restarts, once it
+  // has refused a single one for a reservation conflict or a pending unit attention. So none is sent that might be
+  // refused: a session is admitted once its unit attentions are drained and its registration has been seen, and
+  // compare_and_write() sends on the admitted session only. On any other it fails with kTransport, not having been
+  // sent.
+  //
+  // Sessions are counted; a transport that logs in again by itself is on another one from then on. The one in which the
+  // device was opened is admitted until admit() names another. 0 where there are no sessions.
+  virtual std::uint64_t session() const { return 0; }
+  virtual void admit(std::uint64_t /*session*/) {}
+
   // REGISTER: from `current` (0: none yet) to `key` (0: unregister); kReservationConflict if `current` is not ours.
   virtual Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) = 0;
   // REGISTER AND IGNORE EXISTING KEY.
@@ -104,6 +123,8 @@ class BlockDevice {
   // PREEMPT AND ABORT. Not a fence by itself: commands of the victim in the target's backend may still land.
   virtual Task<Result<>> pr_preempt_and_abort(PrKey key, PrKey victim, ReservationType type) = 0;
   virtual Task<Result<RegisteredKeys>> pr_read_keys() = 0;
+  // kUnsupported where the device does not tell.
+  virtual Task<Result<std::vector<Registrant>>> pr_read_full_status() = 0;
   virtual Task<Result<ReservationState>> pr_read_reservation() = 0;
   virtual Task<Result<ReservationCapabilities>> pr_report_capabilities() = 0;
 

@@ -39,6 +39,7 @@ class FileDevice final : public BlockDevice {
   Task<Result<>> pr_clear(PrKey key) override;
   Task<Result<>> pr_preempt_and_abort(PrKey key, PrKey victim, ReservationType type) override;
   Task<Result<RegisteredKeys>> pr_read_keys() override;
+  Task<Result<std::vector<Registrant>>> pr_read_full_status() override;
   Task<Result<ReservationState>> pr_read_reservation() override;
   Task<Result<ReservationCapabilities>> pr_report_capabilities() override;
   Task<Result<>> reset_lun() override;
@@ -286,6 +287,11 @@ Task<Result<RegisteredKeys>> FileDevice::pr_read_keys() {
   auto table = co_await reservations_.read();
   if (!table) co_return fail(table.error());
   co_return table->read_keys();
+}
+
+// Openers have no names by which they could be evicted.
+Task<Result<std::vector<Registrant>>> FileDevice::pr_read_full_status() {
+  co_return fail(Errc::kUnsupported, "READ FULL STATUS");
 }
 
 Task<Result<ReservationState>> FileDevice::pr_read_reservation() {

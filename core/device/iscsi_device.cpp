@@ -58,7 +58,7 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_iscsi_device(Reactor& reactor, L
   }
   auto transport = co_await open_iscsi_transport(reactor, log, iscsi);
   if (!transport) co_return fail(transport.error());
-  auto device = co_await open_scsi_device(reactor.executor(), std::move(*transport));
+  auto device = co_await open_scsi_device(reactor.executor(), log, std::move(*transport));
   if (!device) {
     log.error("{}: {} ({} {:#x})", url, describe(device.error().code), device.error().where, device.error().address);
   }

@@ -63,6 +63,7 @@ class IscsiTransport final : public ScsiTransport {
   Task<void> close() override;
   std::string initiator_name() const override { return options_.initiator_name; }
   std::uint64_t isid() const override { return isid_; }
+  std::uint64_t session() const override { return session_; }
 
  private:
   // Keeps a session open until close().
@@ -77,6 +78,7 @@ class IscsiTransport final : public ScsiTransport {
   IscsiOptions options_;
   IscsiTarget target_;
   std::uint64_t isid_;
+  std::uint64_t session_ = 0;
   std::unique_ptr<IscsiConnection> connection_;  // with a session, or null
   std::unique_ptr<IscsiConnection> logging_in_;
   std::unique_ptr<IscsiConnection> evicting_;
@@ -104,6 +106,7 @@ Task<void> IscsiTransport::keep_connected() {
     const bool logged_in = co_await logging_in_->login(now() + options_.timeout);
     if (logged_in) {
       connection_ = std::move(logging_in_);
+      ++session_;
       changed_.notify_all();
       co_await connection_->serve();
       if (!stop_.requested()) log_.warning("{}: connection lost: {}", options_.url, connection_->error());
@@ -139,6 +142,7 @@ Task<Result<ScsiStatus>> IscsiTransport::execute(ScsiCommand& command) {
   Request request(reactor_.executor(), now() + options_.timeout);
   const bool ready = co_await connected(request.deadline);
   if (!ready) co_return fail(Errc::kTransport, "iSCSI session");
+  if (command.session && *command.session != session_) co_return fail(Errc::kTransport, "not sent: session", session_);
 
   std::size_t length = 0;
   for (const iovec& piece : command.data) length += piece.iov_len;
@@ -189,9 +193,10 @@ Task<Result<>> IscsiTransport::reset_lun() {
 Task<Result<>> IscsiTransport::evict(std::string initiator_name, std::uint64_t isid) {
   while (evicting_) co_await changed_.wait();
   evicting_ = std::make_unique<IscsiConnection>(reactor_, target_, initiator_name, isid);
-  bool done = co_await evicting_->login(now() + options_.reset_timeout);
-  if (done) done = co_await evicting_->logout(now() + options_.timeout);
+  const bool done = co_await evicting_->login(now() + options_.reset_timeout);
   if (!done) log_.warning("{}: eviction of {}: {}", options_.url, initiator_name, evicting_->error());
+  // Fails where the node is back already, and has ended this session in turn.
+  if (done) co_await evicting_->logout(now() + options_.timeout);
   evicting_.reset();
   changed_.notify_all();
   if (!done) co_return fail(Errc::kTransport, "iSCSI eviction");

@@ -4,7 +4,7 @@
 // or a command is not answered within its time, the connection is dropped, commands in flight end with kTransport, and
 // the transport logs in again with the same initiator name and ISID: session reinstatement, by which the target ends
 // the old session's tasks and keeps the registration. Commands that come meanwhile wait for the new session, no longer
-// than a command may take.
+// than a command may take; those bound to the old one fail unsent. What a session has queued dies with it.
 #pragma once
 
 #include <memory>

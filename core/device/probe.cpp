@@ -1,5 +1,6 @@
 #include "core/device/probe.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -29,27 +30,17 @@ bool is_attention(const Result<>& done) {
 
 constexpr int kMostAttentions = 8;
 
+// Unit attentions tell of what was before, to a request that was not executed. (Not for COMPARE AND WRITE: that is sent
+// only where no unit attention can wait any more.)
+template <class Request>
+Task<Result<>> past_attentions(Request request) {
+  Result<> done = co_await request();
+  for (int i = 0; i < kMostAttentions && is_attention(done); ++i) done = co_await request();
+  co_return done;
+}
+
 Task<Result<>> read_again(BlockDevice& device, std::uint64_t offset, std::span<std::byte> out) {
-  Result<> done = co_await device.read(offset, out);
-  for (int i = 0; i < kMostAttentions && is_attention(done); ++i) done = co_await device.read(offset, out);
-  co_return done;
-}
-
-Task<Result<>> caw_again(BlockDevice& device, std::uint64_t offset, std::span<const std::byte> expected,
-                         std::span<const std::byte> data) {
-  Result<> done = co_await device.compare_and_write(offset, expected, data);
-  for (int i = 0; i < kMostAttentions && is_attention(done); ++i) {
-    done = co_await device.compare_and_write(offset, expected, data);
-  }
-  co_return done;
-}
-
-Task<Result<>> write_again(BlockDevice& device, std::uint64_t offset, std::span<const std::byte> data) {
-  Result<> done = co_await device.write(offset, data, Durability::kCached);
-  for (int i = 0; i < kMostAttentions && is_attention(done); ++i) {
-    done = co_await device.write(offset, data, Durability::kCached);
-  }
-  co_return done;
+  return past_attentions([=, &device] { return device.read(offset, out); });
 }
 
 class Racer {
@@ -87,7 +78,7 @@ class Racer {
       const Lane lane{nonce_, count_ + 1};
       std::memcpy(next_.data(), image_.data(), image_.size());
       std::memcpy(next_.data() + lane_ * sizeof(Lane), &lane, sizeof(lane));
-      const Result<> done = co_await caw_again(device_, scratch_, image_.bytes(), next_.bytes());
+      const Result<> done = co_await device_.compare_and_write(scratch_, image_.bytes(), next_.bytes());
       if (done) {
         ++count_;
         std::memcpy(image_.data(), next_.data(), image_.size());
@@ -118,7 +109,7 @@ Task<Result<>> probe_miscompare(BlockDevice& device, Random& random, std::uint64
   const std::array values{random.next(), random.next()};
   std::memcpy(expected.data(), &values[0], sizeof(values[0]));
   std::memcpy(data.data(), &values[1], sizeof(values[1]));
-  const Result<> done = co_await caw_again(device, scratch, expected.bytes(), data.bytes());
+  const Result<> done = co_await device.compare_and_write(scratch, expected.bytes(), data.bytes());
   if (done) co_return fail(Errc::kUnsupported, "COMPARE AND WRITE does not compare");
   if (done.error().code != Errc::kMiscompare) co_return done;
   const Result<> looked = co_await read_again(device, scratch, expected.bytes());
@@ -176,7 +167,8 @@ bool is_conflict(const Result<>& done) {
 // restarts.
 Task<Result<>> try_write(BlockDevice& device, const ReservationProbe& probe) {
   const IoBuffer block(device.facts().logical_block);
-  const Result<> done = co_await write_again(device, probe.plain_scratch, block.bytes());
+  const Result<> done =
+      co_await past_attentions([&] { return device.write(probe.plain_scratch, block.bytes(), Durability::kCached); });
   co_return done;
 }
 
@@ -185,9 +177,15 @@ Task<Result<>> try_caw(BlockDevice& device, const ReservationProbe& probe) {
   IoBuffer block(device.facts().logical_block);
   const Result<> looked = co_await read_again(device, probe.scratch, block.bytes());
   if (!looked) co_return looked;
-  const Result<> done = co_await caw_again(device, probe.scratch, block.bytes(), block.bytes());
+  const Result<> done = co_await device.compare_and_write(probe.scratch, block.bytes(), block.bytes());
   // Another node's probe changed the block in between: it was let through to the comparison.
   if (!done && done.error().code == Errc::kMiscompare) co_return Result<>{};
+  co_return done;
+}
+
+Task<Result<>> register_second(BlockDevice& second, const ReservationProbe& probe) {
+  const Result<> done =
+      co_await past_attentions([&] { return second.pr_register_ignore(probe.second_key, probe.aptpl); });
   co_return done;
 }
 
@@ -205,7 +203,7 @@ Task<Result<>> probe_reservations(BlockDevice& first, BlockDevice& second, Reser
   if (const auto ok = expect_conflict(stranger, "the device takes writes of a session that is not registered"); !ok) {
     co_return ok;
   }
-  const Result<> registered = co_await second.pr_register_ignore(probe.second_key, Aptpl::kNo);
+  const Result<> registered = co_await register_second(second, probe);
   if (!registered) co_return registered;
   const Result<> written = co_await try_write(second, probe);
   const Result<> swapped = co_await try_caw(second, probe);
@@ -214,13 +212,28 @@ Task<Result<>> probe_reservations(BlockDevice& first, BlockDevice& second, Reser
   }
   if (!written) co_return written;
   if (!swapped) co_return swapped;
-  Result<> preempted = co_await first.pr_preempt_and_abort(probe.key, probe.second_key, probe.type);
-  for (int i = 0; i < kMostAttentions && is_attention(preempted); ++i) {
-    preempted = co_await first.pr_preempt_and_abort(probe.key, probe.second_key, probe.type);
-  }
+  const Result<> preempted =
+      co_await past_attentions([&] { return first.pr_preempt_and_abort(probe.key, probe.second_key, probe.type); });
   if (!preempted) co_return preempted;
   const Result<> victim = co_await try_write(second, probe);
   co_return expect_conflict(victim, "the device takes writes of a session that was preempted");
+}
+
+Task<Result<>> probe_beside_others(Executor& executor, Random& random, BlockDevice& first, BlockDevice& second,
+                                   ReservationProbe probe) {
+  const Result<RegisteredKeys> keys = co_await first.pr_read_keys();
+  if (!keys) co_return fail(keys.error());
+  const bool alone = std::ranges::all_of(keys->keys, [&](PrKey key) { return key == probe.key; });
+  if (alone) {
+    const Result<> refuses = co_await probe_reservations(first, second, probe);
+    if (!refuses) co_return refuses;
+  }
+  const Result<> registered = co_await register_second(second, probe);
+  if (!registered) co_return registered;
+  const Result<> raced = co_await probe_compare_and_write(executor, random, first, second, probe.scratch);
+  const Result<> gone =
+      co_await past_attentions([&] { return second.pr_register(probe.second_key, PrKey{}, probe.aptpl); });
+  co_return raced ? gone : raced;
 }
 
 }  // namespace cawfs

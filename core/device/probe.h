@@ -25,7 +25,9 @@ Task<Result<>> probe_compare_and_write(Executor& executor, Random& random, Block
 struct ReservationProbe {
   PrKey key;  // `first` is registered with it, and the reservation of type `type` stands
   ReservationType type = ReservationType::kWriteExclusiveAllRegistrants;
-  PrKey second_key;                 // of nobody else
+  PrKey second_key;  // of nobody else
+  // Persistence of all registrations follows the latest REGISTER, so this is what `first` has asked for.
+  Aptpl aptpl = Aptpl::kYes;
   std::uint64_t scratch = 0;        // changed by COMPARE AND WRITE only
   std::uint64_t plain_scratch = 0;  // a logical block that probes write plainly
 };
@@ -35,5 +37,12 @@ struct ReservationProbe {
 //
 // kUnsupported: one of these is not so; `where` says which. Device errors.
 Task<Result<>> probe_reservations(BlockDevice& first, BlockDevice& second, ReservationProbe probe);
+
+// As much of both as can be tried beside a live cluster: the race, and the reservation's refusals where `first` is the
+// only one registered. `second` is registered meanwhile, because a COMPARE AND WRITE may not be refused.
+//
+// Errors: as above. After kTransport, of either session, nothing is known; `second` must then be opened anew.
+Task<Result<>> probe_beside_others(Executor& executor, Random& random, BlockDevice& first, BlockDevice& second,
+                                   ReservationProbe probe);
 
 }  // namespace cawfs

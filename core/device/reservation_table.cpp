@@ -211,6 +211,12 @@ RegisteredKeys ReservationTable::read_keys() const {
   return keys;
 }
 
+std::vector<Registrant> ReservationTable::read_full_status() const {
+  std::vector<Registrant> found;
+  for (const Registration& registration : registrations_) found.push_back({registration.key, registration.nexus, 0});
+  return found;
+}
+
 ReservationState ReservationTable::read_reservation() const {
   const PrKey holder = type_ == ReservationType::kWriteExclusiveRegistrants ? key_of(holder_) : PrKey{};
   return {.type = type_, .raw_type = static_cast<std::uint8_t>(type_), .holder = holder};

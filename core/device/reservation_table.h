@@ -49,6 +49,7 @@ class ReservationTable {
   Result<Attentions> preempt(const std::string& nexus, PrKey key, PrKey victim, ReservationType type);
 
   RegisteredKeys read_keys() const;
+  std::vector<Registrant> read_full_status() const;
   ReservationState read_reservation() const;
 
   // Whether `nexus` may write, CAW, unmap or flush.

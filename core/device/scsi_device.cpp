@@ -1,7 +1,9 @@
 #include "core/device/scsi_device.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "core/device/io_buffer.h"
@@ -26,6 +28,8 @@ constexpr std::uint8_t kPersistentReserveOut = 0x5f;
 
 constexpr std::uint8_t kFuaBit = 0x08;
 constexpr std::size_t kReplyBytes = 4096;
+constexpr std::size_t kFullStatusBytes = 32768;
+constexpr std::string_view kLinuxTarget = "LIO-ORG";
 constexpr int kUnitAttentionsAtOpen = 16;
 
 template <class Bytes>
@@ -41,10 +45,16 @@ std::uint64_t get(std::span<const std::byte> bytes, std::size_t offset, std::siz
   return value;
 }
 
+// Text of a device ends with spaces or zeros.
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kPadding(" \0", 2);
+  return text.substr(0, text.find_last_not_of(kPadding) + 1);
+}
+
 class ScsiDevice final : public BlockDevice {
  public:
-  ScsiDevice(Executor& executor, std::unique_ptr<ScsiTransport> transport)
-      : executor_(executor), transport_(std::move(transport)) {}
+  ScsiDevice(Executor& executor, Log& log, std::unique_ptr<ScsiTransport> transport)
+      : executor_(executor), log_(log), transport_(std::move(transport)) {}
 
   Task<Result<>> discover();
 
@@ -56,6 +66,8 @@ class ScsiDevice final : public BlockDevice {
   Task<Result<>> write_zeroes(std::uint64_t offset, std::uint64_t length) override;
   Task<Result<>> compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
                                    std::span<const std::byte> data) override;
+  std::uint64_t session() const override { return transport_->session(); }
+  void admit(std::uint64_t session) override { admitted_ = session; }
   Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) override {
     return reserve_out(0x00, 0, current, key, aptpl);
   }
@@ -71,6 +83,7 @@ class ScsiDevice final : public BlockDevice {
     return reserve_out(0x05, static_cast<std::uint8_t>(type), key, victim, Aptpl::kNo);
   }
   Task<Result<RegisteredKeys>> pr_read_keys() override;
+  Task<Result<std::vector<Registrant>>> pr_read_full_status() override;
   Task<Result<ReservationState>> pr_read_reservation() override;
   Task<Result<ReservationCapabilities>> pr_report_capabilities() override;
   Task<Result<>> reset_lun() override { return transport_->reset_lun(); }
@@ -82,15 +95,17 @@ class ScsiDevice final : public BlockDevice {
  private:
   // Runs a command; BUSY and TASK SET FULL mean that it was not begun, and it is sent again after a while.
   Task<Result<ScsiStatus>> execute(ScsiCommand& command);
-  // Sends a command that returns data, padded with zeros to kReplyBytes; asks again past unit attentions while opening.
-  Task<Result<IoBuffer>> ask(ScsiCommand command);
+  // Sends a command that returns data, padded with zeros to `bytes`; asks again past unit attentions while opening.
+  Task<Result<IoBuffer>> ask(ScsiCommand command, std::size_t bytes = kReplyBytes);
   Task<Result<>> reserve_out(std::uint8_t action, std::uint8_t type, PrKey key, PrKey service_key, Aptpl aptpl);
   Task<Result<IoBuffer>> reserve_in(std::uint8_t action, std::size_t bytes);
   Task<Result<>> transfer(std::uint8_t operation, std::uint64_t offset, iovec data, std::uint8_t flags);
   Task<Result<>> discover_capacity();
   Task<Result<>> discover_cache();
   Task<Result<>> discover_limits();
+  Task<Result<>> discover_vendor();
   Task<Result<IoBuffer>> inquiry_page(std::uint8_t page);
+  void complain_of_refusal(const Error& refusal);
 
   bool inside(std::uint64_t offset, std::uint64_t length) const {
     return offset % facts_.logical_block == 0 && length % facts_.logical_block == 0 && offset <= facts_.size_bytes &&
@@ -99,8 +114,10 @@ class ScsiDevice final : public BlockDevice {
   std::uint64_t lba(std::uint64_t offset) const { return offset / facts_.logical_block; }
 
   Executor& executor_;
+  Log& log_;
   std::unique_ptr<ScsiTransport> transport_;
   DeviceFacts facts_;
+  std::uint64_t admitted_ = 0;  // the session on which COMPARE AND WRITE may go out
   bool opening_ = true;
   bool write_same_ = true;
 };
@@ -115,9 +132,9 @@ Task<Result<ScsiStatus>> ScsiDevice::execute(ScsiCommand& command) {
   }
 }
 
-Task<Result<IoBuffer>> ScsiDevice::ask(ScsiCommand command) {
+Task<Result<IoBuffer>> ScsiDevice::ask(ScsiCommand command, std::size_t bytes) {
   for (int attempt = 0;; ++attempt) {
-    IoBuffer reply(kReplyBytes);
+    IoBuffer reply(bytes);
     iovec data{reply.data(), reply.size()};
     command.direction = ScsiDirection::kIn;
     command.data = {&data, 1};
@@ -138,6 +155,17 @@ Task<Result<IoBuffer>> ScsiDevice::inquiry_page(std::uint8_t page) {
   command.cdb[2] = page;
   put(command.cdb, 3, kReplyBytes, 2);
   return ask(command);
+}
+
+Task<Result<>> ScsiDevice::discover_vendor() {
+  ScsiCommand command;
+  command.cdb_length = 6;
+  command.cdb[0] = kInquiry;
+  put(command.cdb, 3, kReplyBytes, 2);
+  auto reply = co_await ask(command);
+  if (!reply) co_return fail(reply.error());
+  facts_.vendor = trimmed({reinterpret_cast<const char*>(reply->data()) + 8, 8});
+  co_return Result<>{};
 }
 
 Task<Result<>> ScsiDevice::discover_capacity() {
@@ -189,13 +217,16 @@ Task<Result<>> ScsiDevice::discover_limits() {
   auto serial = co_await inquiry_page(0x80);
   if (!serial) co_return fail(serial.error());
   const std::size_t length = std::min<std::uint64_t>(get(serial->bytes(), 2, 2), 256);
-  facts_.identity.assign(reinterpret_cast<const char*>(serial->data()) + 4, length);
+  facts_.identity = trimmed({reinterpret_cast<const char*>(serial->data()) + 4, length});
   co_return Result<>{};
 }
 
 Task<Result<>> ScsiDevice::discover() {
   facts_.initiator_name = transport_->initiator_name();
   facts_.isid = transport_->isid();
+  admitted_ = transport_->session();
+  auto vendor = co_await discover_vendor();
+  if (!vendor) co_return fail(vendor.error());
   auto capacity = co_await discover_capacity();
   if (!capacity) co_return fail(capacity.error());
   auto cache = co_await discover_cache();
@@ -330,11 +361,27 @@ Task<Result<>> ScsiDevice::compare_and_write(std::uint64_t offset, std::span<con
   command.cdb[13] = 1;
   command.direction = ScsiDirection::kOut;
   command.data = images;
-  auto status = co_await execute(command);
+  command.session = admitted_;
+  // Sent once, even where the device was busy: what the caller saw to before this may not hold any more.
+  auto status = co_await transport_->execute(command);
   if (!status) co_return fail(status.error());
   auto result = scsi_result(*status);
+  if (!result) complain_of_refusal(result.error());
   if (result && facts_.volatile_cache && !facts_.fua) result = co_await flush();
   co_return result;
+}
+
+void ScsiDevice::complain_of_refusal(const Error& refusal) {
+  const bool refused = refusal == Errc::kReservationConflict || refusal == Errc::kUnitAttentionReset ||
+                       refusal == Errc::kUnitAttentionReservations || refusal == Errc::kUnitAttentionOther;
+  if (!refused || facts_.vendor != kLinuxTarget) return;
+  log_.error(
+      "{}: the target (LIO) has refused a COMPARE AND WRITE ({} {:#x}); from now on it may grant one lock to two "
+      "nodes. "
+      "Unmount on all nodes, restart the target, run fsck.cawfs -n, mount again. Resizing or remapping the LUN while "
+      "it "
+      "is mounted, and another program's LUN reset, can cause this",
+      facts_.identity, describe(refusal.code), refusal.address);
 }
 
 Task<Result<>> ScsiDevice::reserve_out(std::uint8_t action, std::uint8_t type, PrKey key, PrKey service_key,
@@ -363,7 +410,7 @@ Task<Result<IoBuffer>> ScsiDevice::reserve_in(std::uint8_t action, std::size_t b
   command.cdb[0] = kPersistentReserveIn;
   command.cdb[1] = action;
   put(command.cdb, 7, bytes, 2);
-  return ask(command);
+  return ask(command, bytes);
 }
 
 Task<Result<RegisteredKeys>> ScsiDevice::pr_read_keys() {
@@ -375,6 +422,38 @@ Task<Result<RegisteredKeys>> ScsiDevice::pr_read_keys() {
   if (length % 8 != 0 || length > kReplyBytes - 8) co_return fail(Errc::kBadValue, "READ KEYS length", length);
   for (std::uint64_t i = 0; i < length; i += 8) keys.keys.push_back(PrKey{get(reply->bytes(), 8 + i, 8)});
   co_return keys;
+}
+
+// SPC-4 6.15.5; the TransportID of an iSCSI initiator is its name, ",i,0x" and the ISID (7.6.4.6).
+Task<Result<std::vector<Registrant>>> ScsiDevice::pr_read_full_status() {
+  constexpr std::size_t kFixed = 24;
+  constexpr std::uint64_t kIscsi = 5;
+  constexpr std::string_view kSeparator = ",i,0x";
+  auto reply = co_await reserve_in(0x03, kFullStatusBytes);
+  if (!reply) co_return fail(reply.error());
+  const std::uint64_t length = get(reply->bytes(), 4, 4);
+  if (length > kFullStatusBytes - 8) co_return fail(Errc::kBadValue, "READ FULL STATUS length", length);
+  std::vector<Registrant> found;
+  for (std::size_t at = 8; at + kFixed <= 8 + length;) {
+    Registrant one;
+    one.key = PrKey{get(reply->bytes(), at, 8)};
+    const std::uint64_t id_bytes = get(reply->bytes(), at + 20, 4);
+    if (id_bytes > 8 + length - at - kFixed) co_return fail(Errc::kBadValue, "READ FULL STATUS descriptor", id_bytes);
+    const auto id = reply->bytes().subspan(at + kFixed, id_bytes);
+    if (id_bytes > 4 && (get(id, 0, 1) & 0x0f) == kIscsi) {
+      std::string_view name(reinterpret_cast<const char*>(id.data()) + 4, id_bytes - 4);
+      name = name.substr(0, name.find('\0'));
+      const std::size_t end = name.find(kSeparator);
+      if (end != std::string_view::npos) {
+        const std::string_view isid = name.substr(end + kSeparator.size());
+        std::from_chars(isid.data(), isid.data() + isid.size(), one.isid, 16);
+        one.initiator_name = name.substr(0, end);
+      }
+    }
+    found.push_back(std::move(one));
+    at += kFixed + id_bytes;
+  }
+  co_return found;
 }
 
 Task<Result<ReservationState>> ScsiDevice::pr_read_reservation() {
@@ -406,9 +485,9 @@ Task<Result<ReservationCapabilities>> ScsiDevice::pr_report_capabilities() {
 
 }  // namespace
 
-Task<Result<std::unique_ptr<BlockDevice>>> open_scsi_device(Executor& executor,
+Task<Result<std::unique_ptr<BlockDevice>>> open_scsi_device(Executor& executor, Log& log,
                                                             std::unique_ptr<ScsiTransport> transport) {
-  auto device = std::make_unique<ScsiDevice>(executor, std::move(transport));
+  auto device = std::make_unique<ScsiDevice>(executor, log, std::move(transport));
   auto discovered = co_await device->discover();
   if (!discovered) {
     co_await device->close();

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "core/base/log.h"
 #include "core/device/device.h"
 #include "core/device/scsi_transport.h"
 #include "core/runtime/executor.h"
@@ -10,8 +11,8 @@
 namespace cawfs {
 
 // Asks the logical unit what it can do (INQUIRY, READ CAPACITY, MODE SENSE, block limits). A unit attention that waited
-// from before is taken note of and asked past: nothing of ours had been sent.
-Task<Result<std::unique_ptr<BlockDevice>>> open_scsi_device(Executor& executor,
+// from before is taken note of and asked past: nothing of ours had been sent. `log` outlives the device.
+Task<Result<std::unique_ptr<BlockDevice>>> open_scsi_device(Executor& executor, Log& log,
                                                             std::unique_ptr<ScsiTransport> transport);
 
 }  // namespace cawfs

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -22,6 +23,8 @@ struct ScsiCommand {
   std::size_t cdb_length = 16;
   ScsiDirection direction = ScsiDirection::kNone;
   std::span<iovec> data;  // the caller's until the command has ended
+  // Sent on this session or not at all; none: on whichever there is.
+  std::optional<std::uint64_t> session;
 };
 
 // SAM-5 5.3 and SPC-4 4.5.
@@ -50,6 +53,8 @@ class ScsiTransport {
 
   virtual std::string initiator_name() const = 0;
   virtual std::uint64_t isid() const = 0;
+  // Counts the sessions, the present or latest one included.
+  virtual std::uint64_t session() const = 0;
 };
 
 // What a status means; success for GOOD.

@@ -15,6 +15,9 @@ namespace {
 using Kind = SimulatedRequest::Kind;
 using Command = SimulatedTarget::Command;
 using Attentions = ReservationTable::Attentions;
+using namespace std::chrono_literals;
+
+constexpr Duration kLookAfterHeld = 10ms;
 
 // Never goes on. The frames stay reachable for leak checkers.
 struct Unanswered {
@@ -37,6 +40,8 @@ class SimulatedDevice final : public BlockDevice {
   Task<Result<>> write_zeroes(std::uint64_t offset, std::uint64_t length) override;
   Task<Result<>> compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
                                    std::span<const std::byte> data) override;
+  std::uint64_t session() const override { return target_->session(nexus_); }
+  void admit(std::uint64_t session) override { admitted_ = session; }
   Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) override;
   Task<Result<>> pr_register_ignore(PrKey key, Aptpl aptpl) override;
   Task<Result<>> pr_reserve(PrKey key, ReservationType type) override;
@@ -44,6 +49,7 @@ class SimulatedDevice final : public BlockDevice {
   Task<Result<>> pr_clear(PrKey key) override;
   Task<Result<>> pr_preempt_and_abort(PrKey key, PrKey victim, ReservationType type) override;
   Task<Result<RegisteredKeys>> pr_read_keys() override;
+  Task<Result<std::vector<Registrant>>> pr_read_full_status() override;
   Task<Result<ReservationState>> pr_read_reservation() override;
   Task<Result<ReservationCapabilities>> pr_report_capabilities() override;
   Task<Result<>> reset_lun() override;
@@ -65,13 +71,14 @@ class SimulatedDevice final : public BlockDevice {
   Executor& executor_;
   std::string nexus_;
   DeviceFacts facts_;
+  std::uint64_t admitted_;
   std::size_t in_flight_ = 0;
   Condition idle_;
   std::vector<std::coroutine_handle<>> unanswered_;
 };
 
 SimulatedDevice::SimulatedDevice(std::shared_ptr<SimulatedTarget> target, Executor& executor, std::string nexus)
-    : target_(std::move(target)), executor_(executor), nexus_(std::move(nexus)), idle_(executor) {
+    : target_(std::move(target)), executor_(executor), nexus_(std::move(nexus)), admitted_(session()), idle_(executor) {
   const SimulatedLunOptions& options = target_->options();
   facts_.size_bytes = options.size_bytes;
   facts_.logical_block = options.logical_block;
@@ -102,7 +109,8 @@ Task<Result<>> SimulatedDevice::perform(Command command) {
   ++in_flight_;
   target_->accept(command);
   while (!command->ended) {
-    co_await executor_.sleep(command->lands - target_->now());
+    const Duration wait = command->held ? kLookAfterHeld : command->lands - target_->now();
+    co_await executor_.sleep(wait);
     target_->advance();
   }
   if (command->never_answered) co_await Unanswered{unanswered_};
@@ -148,6 +156,7 @@ Task<Result<>> SimulatedDevice::compare_and_write(std::uint64_t offset, std::spa
   Command sent = command(Kind::kCaw, offset, data.size());
   sent->data.assign(data.begin(), data.end());
   sent->expected.assign(expected.begin(), expected.end());
+  sent->session = admitted_;
   auto done = co_await perform(sent);
   co_return done;
 }
@@ -197,6 +206,17 @@ Task<Result<RegisteredKeys>> SimulatedDevice::pr_read_keys() {
   }));
   if (!done) co_return fail(done.error());
   co_return *keys;
+}
+
+Task<Result<std::vector<Registrant>>> SimulatedDevice::pr_read_full_status() {
+  if (!target_->options().sessions) co_return fail(Errc::kUnsupported, "READ FULL STATUS");
+  auto found = std::make_shared<std::vector<Registrant>>();
+  auto done = co_await perform(reservation([found](ReservationTable& table) -> Result<Attentions> {
+    *found = table.read_full_status();
+    return Attentions{};
+  }));
+  if (!done) co_return fail(done.error());
+  co_return *found;
 }
 
 Task<Result<ReservationState>> SimulatedDevice::pr_read_reservation() {
@@ -266,12 +286,28 @@ void SimulatedLun::heal_path(const std::string& node) {
   target_->heal_path(node);
 }
 
+void SimulatedLun::hold(const std::string& node) {
+  target_->hold(node);
+}
+
+void SimulatedLun::let_go(const std::string& node) {
+  target_->let_go(node);
+}
+
+std::uint64_t SimulatedLun::refused_caws() const {
+  return target_->refused_caws();
+}
+
 std::uint64_t SimulatedLun::executed(SimulatedRequest::Kind kind) const {
   return target_->executed(kind);
 }
 
 void SimulatedLun::peek(std::uint64_t offset, std::span<std::byte> out) const {
   target_->medium().read(offset, out);
+}
+
+RegisteredKeys SimulatedLun::registered_keys() const {
+  return target_->registered_keys();
 }
 
 void SimulatedLun::poke(std::uint64_t offset, std::span<const std::byte> data) {

@@ -33,7 +33,7 @@ struct SimulatedLunOptions {
   bool reservations = true;          // false: every PR action is kUnsupported
   bool persist_reservations = true;  // false: the target refuses APTPL with kUnsupported
   bool all_registrants = true;       // false: type 7 is kUnsupported
-  bool sessions = false;             // nexus names are initiator names, and evict() works
+  bool sessions = false;             // nexus names are initiator names; evict() and a power cut end sessions
 
   // One request in so many (0: none) stays in the target's backend for up to stall_max before it lands.
   std::uint32_t stall_one_in = 0;
@@ -86,12 +86,22 @@ class SimulatedLun {
   void cut_path(const std::string& node);
   void heal_path(const std::string& node);
 
+  // From now on what `node` sends stays on its way, as on a host that stopped between a decision and its socket write,
+  // until it is let go, or for ever where the session it was sent on has ended by then.
+  void hold(const std::string& node);
+  void let_go(const std::string& node);
+
+  // COMPARE AND WRITEs that were refused for a reservation or a unit attention, which on LIO breaks all that follow:
+  // see BlockDevice::session().
+  std::uint64_t refused_caws() const;
+
   // Requests that have been executed, by kind; for counting and for cutting "at the n-th write".
   std::uint64_t executed(SimulatedRequest::Kind kind) const;
 
   // Direct access for tests that corrupt or inspect.
   void peek(std::uint64_t offset, std::span<std::byte> out) const;
   void poke(std::uint64_t offset, std::span<const std::byte> data);
+  RegisteredKeys registered_keys() const;
 
  private:
   std::shared_ptr<SimulatedTarget> target_;

@@ -7,6 +7,11 @@
 namespace cawfs {
 namespace {
 
+bool is_refusal(Errc code) {
+  return code == Errc::kReservationConflict || code == Errc::kUnitAttentionReset ||
+         code == Errc::kUnitAttentionReservations;
+}
+
 constexpr std::uint64_t kAllSequences = ~std::uint64_t{0};
 
 std::unexpected<Error> failed(Errc code, const SimulatedCommand& command) {
@@ -38,7 +43,8 @@ bool SimulatedTarget::writes(Kind kind) const {
 std::optional<Errc> SimulatedTarget::refusal(const SimulatedCommand& command) {
   const Kind kind = command.request.kind;
   Nexus& nexus = nexuses_[command.request.node];
-  if (nexus.path_cut) return Errc::kTransport;
+  if (nexus.path_cut || command.sent_on != nexus.session) return Errc::kTransport;
+  if (command.session && *command.session != nexus.session) return Errc::kTransport;
   if (kind == Kind::kReset) return std::nullopt;
   if (std::exchange(nexus.attention_reset, false)) return Errc::kUnitAttentionReset;
   if (std::exchange(nexus.attention_reservations, false)) return Errc::kUnitAttentionReservations;
@@ -58,11 +64,23 @@ std::optional<Errc> SimulatedTarget::refusal(const SimulatedCommand& command) {
 
 void SimulatedTarget::accept(const Command& command) {
   advance();
+  const Nexus& nexus = nexuses_[command->request.node];
+  command->sent_on = nexus.session;
+  command->held = nexus.holds;
+  if (command->held) {
+    held_.push_back(command);
+  } else {
+    arrive(command);
+  }
+}
+
+void SimulatedTarget::arrive(const Command& command) {
   command->sequence = ++sequence_;
   const Duration latency = options_.latency_min + random_duration(options_.latency_max - options_.latency_min);
   command->lands = now() + random_duration(latency);
   command->answered = now() + latency;
   if (auto refused = refusal(*command)) {
+    if (command->request.kind == Kind::kCaw && is_refusal(*refused)) ++refused_caws_;
     end(*command, failed(*refused, *command));
     return;
   }
@@ -211,20 +229,22 @@ void SimulatedTarget::begin_reset(const SimulatedCommand& reset) {
     command->lost = random_.one_in(2) ? Errc::kTransport : Errc::kUnitAttentionReset;
     if (random_.one_in(2)) end(*command, failed(*command->lost, *command));
   }
+  if (!reset.evicted) return;
+  // The connection goes at once; the login is answered when its commands have ended.
+  Nexus& nexus = nexuses_[*reset.evicted];
+  nexus.attention_reset = true;
+  ++nexus.session;
 }
 
 void SimulatedTarget::end_reset(const SimulatedCommand& reset) {
-  if (reset.evicted) {
-    nexuses_[*reset.evicted].attention_reset = true;
-    return;
-  }
+  if (reset.evicted) return;
   for (auto& [name, nexus] : nexuses_) nexus.attention_reset = true;
 }
 
 // Session reinstatement: what the old session has in flight lands now or never.
 void SimulatedTarget::log_in(const std::string& nexus) {
   advance();
-  nexuses_.try_emplace(nexus);
+  if (options_.sessions) ++nexuses_[nexus].session;
   for (const Command& command : in_flight(nexus, kAllSequences)) {
     command->lost = Errc::kTransport;
     const Result<> outcome = random_.one_in(2) ? run(*command) : Result<>(failed(Errc::kTransport, *command));
@@ -245,7 +265,23 @@ void SimulatedTarget::power_cut() {
   for (auto& [name, nexus] : nexuses_) {
     nexus.attention_reset = true;
     nexus.attention_reservations = false;
+    if (options_.sessions) ++nexus.session;
   }
+}
+
+void SimulatedTarget::hold(const std::string& nexus) {
+  nexuses_[nexus].holds = true;
+}
+
+void SimulatedTarget::let_go(const std::string& nexus) {
+  advance();
+  nexuses_[nexus].holds = false;
+  for (const Command& command : held_) {
+    if (command->request.node != nexus) continue;
+    command->held = false;
+    arrive(command);
+  }
+  std::erase_if(held_, [](const Command& command) { return !command->held; });
 }
 
 void SimulatedTarget::cut_path(const std::string& nexus) {
@@ -265,6 +301,11 @@ void SimulatedTarget::heal_path(const std::string& nexus) {
 std::uint64_t SimulatedTarget::executed(Kind kind) {
   advance();
   return executed_.at(static_cast<std::size_t>(kind));
+}
+
+RegisteredKeys SimulatedTarget::registered_keys() {
+  advance();
+  return reservations_.read_keys();
 }
 
 SimulatedMedium& SimulatedTarget::medium() {

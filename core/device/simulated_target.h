@@ -30,12 +30,15 @@ struct SimulatedCommand {
   std::vector<std::byte> expected;  // COMPARE AND WRITE
   // kReservation: what it does to the table, or reads of it.
   std::function<Result<ReservationTable::Attentions>(ReservationTable&)> action;
-  std::optional<std::string> evicted;  // kReset of one nexus only
+  std::optional<std::string> evicted;    // kReset of one nexus only
+  std::optional<std::uint64_t> session;  // the only one that it may go out on
 
   // The target's own.
   std::uint64_t sequence = 0;
   Time lands;
   Time answered;
+  std::uint64_t sent_on = 0;  // session
+  bool held = false;          // on its way
   bool ended = false;
   bool never_answered = false;
   std::optional<Errc> lost;  // answered with this instead of its outcome
@@ -58,6 +61,10 @@ class SimulatedTarget {
   void advance();
 
   void log_in(const std::string& nexus);
+  std::uint64_t session(const std::string& nexus) { return nexuses_[nexus].session; }
+  void hold(const std::string& nexus);
+  void let_go(const std::string& nexus);
+  std::uint64_t refused_caws() const { return refused_caws_; }
   void set_hook(std::function<SimulatedFate(const SimulatedRequest&)> hook) { hook_ = std::move(hook); }
   void set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer) {
     observer_ = std::move(observer);
@@ -67,10 +74,13 @@ class SimulatedTarget {
   void heal_path(const std::string& nexus);
   std::uint64_t executed(Kind kind);
   SimulatedMedium& medium();
+  RegisteredKeys registered_keys();
 
  private:
   struct Nexus {
+    std::uint64_t session = 0;
     bool path_cut = false;
+    bool holds = false;
     bool attention_reset = false;
     bool attention_reservations = false;
   };
@@ -82,6 +92,7 @@ class SimulatedTarget {
   // Accepted commands before `sequence`, of `nexus` or of all, resets excepted.
   std::vector<Command> in_flight(const std::optional<std::string>& nexus, std::uint64_t sequence) const;
 
+  void arrive(const Command& command);
   void land(const Command& command);
   Result<> run(SimulatedCommand& command);
   Result<> execute(SimulatedCommand& command);
@@ -103,6 +114,8 @@ class SimulatedTarget {
   std::function<void(const SimulatedRequest&, const Result<>&)> observer_;
   std::map<std::string, Nexus> nexuses_;
   std::map<Key, Command> pending_;
+  std::vector<Command> held_;
+  std::uint64_t refused_caws_ = 0;
   std::uint64_t sequence_ = 0;
   std::array<std::uint64_t, 8> executed_{};
   bool advancing_ = false;

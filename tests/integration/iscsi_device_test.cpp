@@ -43,7 +43,7 @@ class IscsiDeviceTest : public ::testing::TestWithParam<std::uint32_t> {
     IscsiOptions options{lab_->url(), "iqn.2026-11.cawfs.test:" + node, timeout, 90s};
     auto transport = reactor_->run(open_iscsi_transport(*reactor_, *log_, options));
     if (!transport) ADD_FAILURE() << describe(transport.error().code);
-    auto device = reactor_->run(open_scsi_device(reactor_->executor(), std::move(*transport)));
+    auto device = reactor_->run(open_scsi_device(reactor_->executor(), *log_, std::move(*transport)));
     if (!device) ADD_FAILURE() << describe(device.error().code) << " " << device.error().where;
     return std::move(*device);
   }

@@ -7,6 +7,7 @@
 #include "disklock/fence.h"
 #include "disklock/guarded_device.h"
 #include "disklock/recovery.h"
+#include "disklock/registration_keeper.h"
 #include "disklock/reservation.h"
 #include "disklock/slot_table.h"
 #include "utils/common/live_nodes.h"
@@ -30,8 +31,11 @@ class SlotFencer {
         editor_(guard_, executor, random, geometry_.fs_id, kPatience),
         registration_(device, guard_, executor, random, log, Aptpl::kYes),
         fence_(guard_, registration_, executor, log),
+        keeper_(registration_, executor),
         recovery_(guard_, editor_, geometry_, executor, log, fence_),
-        table_(guard_, editor_, geometry_) {}
+        table_(guard_, editor_, geometry_) {
+    guard_.set_keeper(&keeper_);
+  }
 
   Task<Result<>> run(SlotNo slot, FenceForce force) {
     Result<> done = co_await prepare(slot, force);
@@ -91,6 +95,7 @@ class SlotFencer {
   CawEditor editor_;
   Registration registration_;
   Fence fence_;
+  RegistrationKeeper keeper_;
   Recovery recovery_;
   SlotTable table_;
   Suspect suspect_;

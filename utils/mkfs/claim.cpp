@@ -58,7 +58,18 @@ Task<Result<>> Claim::reserve() {
   co_return done;
 }
 
+// Before their keys go: a COMPARE AND WRITE that was refused would break the device (see BlockDevice::session()).
+Task<void> Claim::evict_others() {
+  const auto registrants =
+      co_await past_attentions<std::vector<Registrant>>([&] { return device_.pr_read_full_status(); });
+  if (!registrants) co_return;
+  for (const Registrant& one : *registrants) {
+    if (one.key != key_ && !one.initiator_name.empty()) co_await device_.evict(one.initiator_name, one.isid);
+  }
+}
+
 Task<Result<>> Claim::preempt_others() {
+  co_await evict_others();
   const auto registered = co_await past_attentions<RegisteredKeys>([&] { return device_.pr_read_keys(); });
   if (!registered) co_return fail(registered.error());
   for (const PrKey other : registered->keys) {
@@ -99,13 +110,14 @@ Task<Result<>> Claim::prove(BlockDevice* second) {
   probe.key = key_;
   probe.type = kType;
   probe.second_key = PrKey{key_.value + 1 == 0 ? 1 : key_.value + 1};
+  probe.aptpl = aptpl_;
   probe.scratch = scratch.offset_bytes();
   probe.plain_scratch = (scratch + 1).offset_bytes();
   if (second != nullptr) {
     const Result<> reserved = co_await probe_reservations(device_, other, probe);
     if (!reserved) co_return reserved;
     const Result<> admitted =
-        co_await past_attentions<void>([&] { return other.pr_register_ignore(probe.second_key, Aptpl::kNo); });
+        co_await past_attentions<void>([&] { return other.pr_register_ignore(probe.second_key, aptpl_); });
     if (!admitted) co_return admitted;
   }
   const Result<> raced = co_await probe_compare_and_write(executor_, random_, device_, other, probe.scratch);

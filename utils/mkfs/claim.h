@@ -31,6 +31,7 @@ class Claim {
  private:
   Task<Result<>> check_capabilities();
   Task<Result<>> reserve();
+  Task<void> evict_others();
   Task<Result<>> preempt_others();
 
   Executor& executor_;

@@ -43,6 +43,7 @@ class Forwarding : public BlockDevice {
     return device_.pr_preempt_and_abort(key, victim, type);
   }
   Task<Result<RegisteredKeys>> pr_read_keys() override { return device_.pr_read_keys(); }
+  Task<Result<std::vector<Registrant>>> pr_read_full_status() override { return device_.pr_read_full_status(); }
   Task<Result<ReservationState>> pr_read_reservation() override { return device_.pr_read_reservation(); }
   Task<Result<ReservationCapabilities>> pr_report_capabilities() override { return device_.pr_report_capabilities(); }
   Task<Result<>> reset_lun() override { return device_.reset_lun(); }
@@ -91,6 +92,7 @@ struct Probe : ::testing::Test {
     second = lun.connect(executor, "second");
   }
   ~Probe() override {
+    EXPECT_EQ(lun.refused_caws(), 0u);
     loop.run(executor, first->close());
     loop.run(executor, second->close());
   }
@@ -143,6 +145,47 @@ TEST_F(Probe, SeveralNodesMayProbeAtOnce) {
   EXPECT_TRUE(results[1]);
   loop.run(executor, third->close());
   loop.run(executor, fourth->close());
+}
+
+TEST_F(Probe, BesideOthersItOnlyRaces) {
+  const auto third = lun.connect(executor, "third");
+  ReservationProbe probe;
+  probe.key = kKey;
+  probe.second_key = kSecondKey;
+  probe.scratch = kScratch;
+  probe.plain_scratch = kScratch + kBlockSize;
+  reserve();
+  for (const bool alone : {true, false}) {
+    if (!alone) ASSERT_TRUE(loop.run(executor, third->pr_register_ignore(PrKey{0x33}, Aptpl::kYes)));
+    const std::uint64_t writes = lun.executed(SimulatedRequest::Kind::kWrite);
+    const auto proved = loop.run(executor, probe_beside_others(executor, random, *first, *second, probe));
+    ASSERT_TRUE(proved) << describe(proved.error().code);
+    EXPECT_EQ(lun.executed(SimulatedRequest::Kind::kWrite) > writes, alone);
+    EXPECT_EQ(lun.registered_keys().keys.size(), alone ? 1u : 2u);
+    // Registrations outlive a power loss as before.
+    lun.power_cut();
+    EXPECT_EQ(lun.registered_keys().keys.size(), alone ? 1u : 2u);
+    IoBuffer block(kBlockSize);
+    for (BlockDevice* device : {first.get(), third.get()})
+      static_cast<void>(loop.run(executor, device->read(0, block.bytes())));
+  }
+  loop.run(executor, third->close());
+}
+
+// A target that is atomic within a session only: one session alone cannot tell.
+TEST_F(Probe, BesideOthersFindsWhatIsNotAtomic) {
+  reserve();
+  NotAtomic one(*first);
+  NotAtomic two(*second);
+  ReservationProbe probe;
+  probe.key = kKey;
+  probe.second_key = kSecondKey;
+  probe.scratch = kScratch;
+  probe.plain_scratch = kScratch + kBlockSize;
+  const auto result = loop.run(executor, probe_beside_others(executor, random, one, two, probe));
+  ASSERT_FALSE(result);
+  EXPECT_STREQ(result.error().where, "COMPARE AND WRITE is not atomic between two sessions");
+  EXPECT_EQ(lun.registered_keys().keys, std::vector{kKey});
 }
 
 TEST_F(Probe, FindsACompareAndWriteThatIsNotAtomic) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "core/device/simulated_device.h"
@@ -18,17 +20,22 @@ struct Keeper final : NexusKeeper {
   Task<Result<>> regain(bool reset) override {
     ++asked;
     saw_reset = saw_reset || reset;
+    if (while_looking) while_looking();
     co_await executor.sleep(10ms);
     co_return answer;
   }
+  bool may_compare_and_write() const override { return lease; }
   explicit Keeper(Executor& e) : executor(e) {}
   Executor& executor;
   Result<> answer;
+  std::function<void()> while_looking;
+  bool lease = true;
   int asked = 0;
   bool saw_reset = false;
 };
 
 struct GuardedDeviceTest : ::testing::Test {
+  explicit GuardedDeviceTest(SimulatedLunOptions options = {}) : lun(loop.clock(), random, options) {}
   ~GuardedDeviceTest() override {
     lun.set_hook({});
     loop.run(executor, guard.join());
@@ -46,7 +53,7 @@ struct GuardedDeviceTest : ::testing::Test {
 
   VirtualLoop loop;
   SeededRandom random{1};
-  SimulatedLun lun{loop.clock(), random, {}};
+  SimulatedLun lun;
   Executor& executor = loop.add_executor();
   std::unique_ptr<BlockDevice> raw = lun.connect(executor, "node");
   GuardedDevice guard{*raw, executor};
@@ -121,15 +128,83 @@ TEST_F(GuardedDeviceTest, ClosedGateStopsWrites) {
 
 TEST_F(GuardedDeviceTest, UnknownOutcomeOfCawIsToldWithTheGateOpen) {
   guard.set_keeper(&keeper);
-  lun.power_cut();
   IoBuffer zero(4096);
   IoBuffer next(4096);
   next.data()[17] = std::byte{9};
+  ASSERT_TRUE(loop.run(executor, guard.compare_and_write(4096, zero.bytes(), zero.bytes())));
+  EXPECT_EQ(keeper.asked, 1);
+  lun.power_cut();  // no session ends here, so that this one meets the unit attention
   const Result<> done = loop.run(executor, guard.compare_and_write(4096, zero.bytes(), next.bytes()));
   ASSERT_FALSE(done);
   EXPECT_EQ(done.error(), Errc::kTransport);
-  EXPECT_EQ(keeper.asked, 1);
+  EXPECT_EQ(keeper.asked, 2);
   EXPECT_TRUE(loop.run(executor, guard.compare_and_write(4096, zero.bytes(), next.bytes())));
+}
+
+struct GuardedSessionTest : GuardedDeviceTest {
+  GuardedSessionTest() : GuardedDeviceTest({.sessions = true}) { guard.set_keeper(&keeper); }
+  ~GuardedSessionTest() override { EXPECT_EQ(lun.refused_caws(), 0u); }
+  Result<> caw() { return loop.run(executor, guard.compare_and_write(4096, image.bytes(), image.bytes())); }
+  IoBuffer image{4096};
+};
+
+// The first one, and the first after each login, goes out when the attentions are drained and the keeper has looked.
+TEST_F(GuardedSessionTest, CawWaitsUntilTheSessionHasBeenLookedAfter) {
+  ASSERT_TRUE(caw());
+  EXPECT_EQ(keeper.asked, 1);
+  ASSERT_TRUE(caw());
+  EXPECT_EQ(keeper.asked, 1);
+  for (int round = 2; round < 10; ++round) {
+    lun.power_cut();
+    ASSERT_TRUE(caw());
+    EXPECT_EQ(keeper.asked, round);
+  }
+  EXPECT_TRUE(keeper.saw_reset);
+}
+
+// A login while the keeper looks: what it has found out counts for the old session only.
+TEST_F(GuardedSessionTest, KeeperLooksAgainWhereTheSessionEndsMeanwhile) {
+  keeper.while_looking = [this] {
+    if (keeper.asked == 1) lun.power_cut();
+  };
+  ASSERT_TRUE(caw());
+  EXPECT_EQ(keeper.asked, 2);
+}
+
+Task<void> into(Task<Result<>> task, std::optional<Result<>>& out) {
+  Result<> done = co_await std::move(task);
+  out = done;
+}
+
+TEST_F(GuardedSessionTest, CawWaitsForTheLease) {
+  keeper.lease = false;
+  std::optional<Result<>> outcome;
+  TaskGroup group(executor);
+  group.spawn(into(guard.compare_and_write(4096, image.bytes(), image.bytes()), outcome));
+  loop.run_for(1s);
+  EXPECT_EQ(lun.executed(Kind::kCaw), 0u);
+  ASSERT_TRUE(write(5, 7, Durability::kCached));
+  keeper.lease = true;
+  guard.keeper_changed();
+  loop.run(executor, group.join());
+  EXPECT_TRUE(*outcome);
+}
+
+// Decided on in a session that ends before the bytes leave: never sent, and told as of unknown outcome.
+TEST_F(GuardedSessionTest, CawDoesNotFollowToANewSession) {
+  ASSERT_TRUE(caw());
+  std::optional<Result<>> outcome;
+  TaskGroup group(executor);
+  lun.hold("node");
+  group.spawn(into(guard.compare_and_write(4096, image.bytes(), image.bytes()), outcome));
+  loop.run_for(1s);
+  lun.power_cut();
+  lun.let_go("node");
+  loop.run(executor, group.join());
+  ASSERT_FALSE(*outcome);
+  EXPECT_EQ(outcome->error(), Errc::kTransport);
+  EXPECT_EQ(lun.executed(Kind::kCaw), 1u);
+  EXPECT_TRUE(caw());
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // A few cluster members on one simulated LUN and one virtual clock. Each node writes to a block of its own all the
 // time; a replay notes what stands there, and nothing of the dead node may land from then on (design §10, invariant 2).
+// Where the target has sessions, no COMPARE AND WRITE may ever have been refused: LIO would not be atomic after it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -77,8 +78,8 @@ struct MemberNode final : RecoveryClient, MembershipObserver {
 
 class MemberCluster {
  public:
-  explicit MemberCluster(std::uint64_t seed, SimulatedLunOptions options = {}, std::uint32_t slots = 4)
-      : random(seed), lun(loop.clock(), random, sized(options)) {
+  explicit MemberCluster(std::uint64_t seed, SimulatedLunOptions options = {.sessions = true}, std::uint32_t slots = 4)
+      : random(seed), lun(loop.clock(), random, sized(options)), sessions(options.sessions) {
     geometry.fs_id = 0x1234;
     geometry.logical_block = options.logical_block;
     geometry.block_count = 4096;
@@ -109,6 +110,7 @@ class MemberCluster {
       if (node && node->killed) graveyard().push_back(std::move(node));
     }
     check_landed();
+    if (sessions) EXPECT_EQ(lun.refused_caws(), 0u);
   }
 
   MemberNode& start(NodeSettings settings) {
@@ -197,6 +199,7 @@ class MemberCluster {
   VirtualLoop loop;
   SeededRandom random;
   SimulatedLun lun;
+  bool sessions;
   Geometry geometry;
   std::vector<std::unique_ptr<MemberNode>> nodes;
   std::map<NodeId, int> replays;

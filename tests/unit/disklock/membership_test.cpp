@@ -10,7 +10,7 @@ using Kind = SimulatedRequest::Kind;
 
 // Requests that stay in the target's backend for seconds, and land after PREEMPT AND ABORT has answered.
 SimulatedLunOptions slow_lun() {
-  SimulatedLunOptions options;
+  SimulatedLunOptions options{.sessions = true};
   options.stall_one_in = 50;
   options.stall_max = 2s;
   return options;
@@ -56,7 +56,7 @@ TEST(Membership, KilledNodeIsFencedAndRecovered) {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(seed);
     const bool slow = seed > 5;
-    MemberCluster cluster(seed, slow ? slow_lun() : SimulatedLunOptions{});
+    MemberCluster cluster(seed, slow ? slow_lun() : SimulatedLunOptions{.sessions = true});
     MemberNode& a = cluster.joined("a");
     MemberNode& b = cluster.joined("b");
     cluster.loop.run_for(5s);
@@ -72,6 +72,103 @@ TEST(Membership, KilledNodeIsFencedAndRecovered) {
     cluster.loop.run_for(20s);
     EXPECT_EQ(b.withdrawals, 0);
     EXPECT_EQ(cluster.keys(), 1u);
+  }
+}
+
+// Without sessions, as on a file LUN, the LUN reset ends what a victim had in flight.
+TEST(Membership, NodesWithoutSessionsAreFencedByAReset) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    SimulatedLunOptions options = slow_lun();
+    options.sessions = false;
+    MemberCluster cluster(seed, options);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(5s);
+    const NodeId dead = a.member.self();
+    if (seed % 2 == 0) {
+      cluster.kill(a);
+    } else {
+      cluster.loop.pause(a.executor);
+    }
+    ASSERT_TRUE(cluster.wait(kRecoverSlowlyWithin, [&] { return cluster.is_clean(dead.slot); }));
+    EXPECT_EQ(cluster.replays[dead], 1);
+    EXPECT_GE(b.resets, 1);
+    cluster.loop.run_for(20s);
+    EXPECT_EQ(b.withdrawals, 0);
+  }
+}
+
+// A node that slept is claimed by another, which dies before it has fenced it. The sleeper wakes: it lives, and nobody
+// may fence it.
+TEST(Membership, SleeperOutlivesItsRecoverer) {
+  for (const bool wakes : {true, false}) {
+    SCOPED_TRACE(wakes);
+    MemberCluster cluster(18);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(5s);
+    MemberNode& c = cluster.joined("c");  // later, so that b is the first to suspect a
+    const NodeId sleeper = a.member.self();
+    const NodeId dead = b.member.self();
+    cluster.loop.pause(a.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.state(sleeper.slot) == SlotState::kRecovering; }));
+    cluster.kill(b);
+    if (wakes) cluster.loop.resume(a.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    if (wakes) {
+      ASSERT_TRUE(cluster.wait(3s, [&] { return cluster.state(sleeper.slot) == SlotState::kActive; }));
+      ASSERT_TRUE(cluster.wait(3s, [&] { return a.member.lease_valid(); }));
+      cluster.loop.run_for(20s);
+      EXPECT_EQ(a.withdrawals, 0);
+      EXPECT_EQ(cluster.replays[sleeper], 0);
+    } else {
+      ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(sleeper.slot); }));
+      cluster.loop.resume(a.executor);
+      ASSERT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
+    }
+    EXPECT_EQ(c.withdrawals, 0);
+  }
+}
+
+struct LateCaw {
+  TaskGroup group;
+  IoBuffer image{kBlockSize};
+  std::optional<Result<>> outcome;
+  explicit LateCaw(Executor& executor) : group(executor) {}
+
+  // One that changes nothing.
+  static Task<void> run(LateCaw& caw, BlockDevice& device) {
+    caw.outcome = co_await device.compare_and_write(BlockNo{2060}.offset_bytes(), caw.image.bytes(), caw.image.bytes());
+  }
+};
+
+// A node decides to send a COMPARE AND WRITE, and stops before the bytes leave it. They leave when its key has just
+// been preempted, or when it wakes after the recovery.
+TEST(Membership, CawDecidedOnBeforeTheFenceIsNotRefused) {
+  for (const bool at_once : {true, false}) {
+    SCOPED_TRACE(at_once);
+    MemberCluster cluster(17);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(3s);
+    const NodeId victim = a.member.self();
+    const PrKey key{cluster.record(victim.slot).pr_key.value()};
+    LateCaw caw(a.executor);
+    cluster.lun.hold("a");
+    caw.group.spawn(LateCaw::run(caw, a.member.device()));
+    cluster.loop.run_for(100ms);
+    ASSERT_FALSE(caw.outcome);
+    cluster.loop.pause(a.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return !contains(cluster.lun.registered_keys(), key); }));
+    if (at_once) cluster.lun.let_go("a");
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(victim.slot); }));
+    cluster.lun.let_go("a");
+    cluster.loop.resume(a.executor);
+    cluster.loop.run(a.executor, caw.group.join());
+    EXPECT_FALSE(*caw.outcome);
+    EXPECT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
+    EXPECT_EQ(b.resets, 0);
   }
 }
 
@@ -254,7 +351,7 @@ TEST(Membership, LostCawRepliesAndRequests) {
 TEST(Membership, PowerCutOfTheTarget) {
   for (const bool aptpl : {true, false}) {
     SCOPED_TRACE(aptpl);
-    SimulatedLunOptions options;
+    SimulatedLunOptions options{.sessions = true};
     options.persist_reservations = aptpl;
     MemberCluster cluster(7, options);
     MemberNode& a = cluster.joined(NodeSettings{.name = "a", .no_aptpl = !aptpl});
@@ -345,7 +442,7 @@ TEST(Membership, CloneOfALivingMachineIsRefused) {
 }
 
 TEST(Membership, NoSlotIsFree) {
-  MemberCluster cluster(13, {}, 2);
+  MemberCluster cluster(13, {.sessions = true}, 2);
   cluster.joined("a");
   cluster.joined("b");
   MemberNode& c = cluster.start("c");
@@ -381,7 +478,7 @@ TEST(Membership, RecoveringJoinerKilledAtEachStep) {
   bool reached_the_end = false;
   for (int n = 1; n <= 40 && !reached_the_end; ++n) {
     SCOPED_TRACE(n);
-    MemberCluster cluster(static_cast<std::uint64_t>(n), {}, 1);
+    MemberCluster cluster(static_cast<std::uint64_t>(n), {.sessions = true}, 1);
     MemberNode& a = cluster.joined("a");
     const NodeId dead = a.member.self();
     cluster.loop.run_for(2s);

@@ -57,6 +57,16 @@ struct FenceToolTest : ::testing::Test {
     superblock = *loop.run(executor, make_file_system(*tool, random, make));
     geometry = make_geometry(superblock);
   }
+  ~FenceToolTest() override { EXPECT_EQ(lun.refused_caws(), 0u); }
+  Task<void> caw_until_fenced(Node& node, std::uint64_t& sent) {
+    const IoBuffer image(kBlockSize);
+    const std::uint64_t offset = geometry.block_count / 2 * kBlockSize;
+    Result<> done;
+    while (done || done.error() != Errc::kFenced) {
+      done = co_await node.member.device().compare_and_write(offset, image.bytes(), image.bytes());
+      ++sent;
+    }
+  }
   Node& joined(const std::string& name) {
     nodes.push_back(std::make_unique<Node>(*this, name));
     EXPECT_TRUE(loop.run(nodes.back()->executor, nodes.back()->member.join()));
@@ -70,7 +80,7 @@ struct FenceToolTest : ::testing::Test {
 
   VirtualLoop loop;
   SeededRandom random{1};
-  SimulatedLun lun{loop.clock(), random, SimulatedLunOptions{.size_bytes = 256 << 20}};
+  SimulatedLun lun{loop.clock(), random, SimulatedLunOptions{.size_bytes = 256 << 20, .sessions = true}};
   Executor& executor = loop.add_executor();
   std::unique_ptr<BlockDevice> tool = lun.connect(executor, "tool");
   NoLog log;
@@ -124,6 +134,22 @@ TEST_F(FenceToolTest, LivingNodeIsFencedByForceOnly) {
   EXPECT_EQ(status().keys.size(), 1u);
   leave(a);
   leave(b);
+}
+
+// A node that lives, has its lease, and sends COMPARE AND WRITEs without a pause.
+TEST_F(FenceToolTest, NoCawOfALivingNodeIsRefused) {
+  for (int round = 0; round < 20; ++round) {
+    Node& a = joined("a" + std::to_string(round));
+    std::uint64_t sent = 0;
+    TaskGroup group(a.executor);
+    for (int i = 0; i < 3; ++i) group.spawn(caw_until_fenced(a, sent));
+    loop.run_for(1s);
+    ASSERT_TRUE(fence(a.member.self().slot, FenceForce::kYes));
+    loop.run(a.executor, group.join());
+    EXPECT_TRUE(a.member.withdrawn());
+    EXPECT_GT(sent, 1000u);
+    leave(a);
+  }
 }
 
 // The last node of all is dead: the tool keeps its own registration, or the reservation would go.
