@@ -60,7 +60,7 @@ std::uint64_t Allocator::Impl::unpromised() const {
 
 // A leaving group's lock may not be had any more; it is still ours until settle(), which waits for its users.
 std::optional<GroupUse> Allocator::Impl::use(Group& group, bool may_be_leaving, Holds holds) {
-  if (group.leaving && !may_be_leaving) return std::nullopt;
+  if (group.closed || (group.leaving && !may_be_leaving)) return std::nullopt;
   LockHold own(nullptr, group.lock(), LockMode::kExclusive, LocalUse::kShared, group.generation());
   if (holds == Holds::kFits) return GroupUse(group, std::move(own), idle_);
   auto hold = locks.try_acquire(group.lock(), LockMode::kExclusive, LocalUse::kShared);

@@ -235,6 +235,8 @@ Task<Result<>> Allocator::Impl::settle(GroupNo number) {
     co_await idle_.wait();
     group = find(number);
   }
+  // None comes while it is written back, or it would have the group taken from under it.
+  if (group != nullptr) group->closed = true;
   const LockName lock = lock_of(geometry, number);
   const auto done = co_await log.write_back(lock);
   if (!done) co_return done;

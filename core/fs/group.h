@@ -72,6 +72,7 @@ class Group {
   // Pooled blocks (reserved), last in first out.
   std::vector<BlockNo> pool;
   bool leaving = false;  // the lock will be given up: only promised space is taken from here
+  bool closed = false;   // it is being settled: nothing is
   std::uint32_t users = 0;
   SharedMutex index;  // see Allocator::index_mutex
 

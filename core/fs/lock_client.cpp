@@ -51,14 +51,14 @@ Task<void> FsLockClient::invalidate_inode(InodeNo inode, LockMode from, LockMode
 }
 
 // Dirty data that rests on the group gets its blocks. Only inodes whose lock can be had at once: one that cannot is in
-// use, or being given up itself, and then is written by its own settle().
+// use, or being given up itself, and then is written by its own settle(). A writer that has its promise and is about to
+// make its inode dirty is not listed yet.
 Task<void> FsLockClient::convert_promises(GroupNo group) {
   while (fs_.space.promises_resting_on(group) > 0) {
     std::vector<InodeNo> inodes;
     for (const InodeState& state : fs_.inodes.dirty()) {
       if (state.promised_blocks > 0) inodes.push_back(state.number);
     }
-    if (inodes.empty()) co_return;
     bool wrote = false;
     for (const InodeNo number : inodes) {
       auto hold = fs_.locks.try_acquire(lock_of(number), LockMode::kExclusive, LocalUse::kExclusive);
