@@ -141,7 +141,8 @@ Task<void> FuseDispatcher::read(Request request) {
   auto file = file_of(in->fh);
   if (!file) co_return answer_error(request, EBADF);
   if (in->size > kMaxRead) co_return answer_error(request, EINVAL);
-  if (file->cached) cache_.reading_pages(file->inode);
+  // Only reads past the page cache name an owner; a file opened for those may be mapped all the same.
+  if (file->cached || !(in->read_flags & FUSE_READ_LOCKOWNER)) cache_.reading_pages(file->inode);
 
   IoBuffer buffer(in->size);
   auto got = co_await operations_.read(file->inode, in->offset, buffer.bytes(), (in->flags & O_DIRECT) != 0);

@@ -13,6 +13,8 @@ using namespace std::chrono_literals;
 constexpr Duration kRetryInterval = 1ms;
 // The kernel has an answer's inode in its table within microseconds; on a host that is short of processors later.
 constexpr Duration kRetryLimit = 10s;
+// Over a file that is read all the time; a bound, so that other nodes are not kept waiting for as long as that goes on.
+constexpr int kPasses = 32;
 
 fuse_notify_inval_inode_out inode_notification(std::uint64_t node_id, std::int64_t offset, std::int64_t length) {
   return {.ino = node_id, .off = offset, .len = length};
@@ -20,14 +22,19 @@ fuse_notify_inval_inode_out inode_notification(std::uint64_t node_id, std::int64
 
 }  // namespace
 
+// A whole file is dropped until no READ has come meanwhile: those that came before are waited for by the kernel, but
+// the page of one that came meanwhile may have been passed already.
 Task<void> FuseKernelCache::invalidate_inode(InodeNo inode, std::uint64_t offset, std::uint64_t length) {
   const Time give_up = executor_.now() + kRetryLimit;
-  while (true) {
+  const bool whole = offset == 0 && length == 0;
+  for (int pass = 1;; ++pass) {
     auto known = inodes_.find(inode);
     if (connection_.closed() || (known == inodes_.end() && inode != root_)) co_return;
-    // READs that come from now on count again; those that came before are waited for.
-    if (known != inodes_.end() && offset == 0 && length == 0) known->second.pages = false;
-    const int result = co_await send_inode(inode, static_cast<std::int64_t>(offset), static_cast<std::int64_t>(length));
+    const bool may_wait = known != inodes_.end() && (known->second.pages || known->second.readable_opens > 0);
+    if (whole && known != inodes_.end()) known->second.pages = false;
+    const int result =
+        co_await send_inode(inode, static_cast<std::int64_t>(offset), static_cast<std::int64_t>(length), may_wait);
+    if (result == 0 && whole && may_have_pages(inode) && pass < kPasses) continue;
     if (result != -ENOENT || inode == root_) {
       if (result < 0 && result != -ENOENT && result != -ENODEV && result != -ENOTCONN) {
         log_.error("cannot drop the kernel's cache of inode {}: {}", inode.value, std::strerror(-result));
@@ -42,13 +49,11 @@ Task<void> FuseKernelCache::invalidate_inode(InodeNo inode, std::uint64_t offset
   }
 }
 
-Task<int> FuseKernelCache::send_inode(InodeNo inode, std::int64_t offset, std::int64_t length) {
+Task<int> FuseKernelCache::send_inode(InodeNo inode, std::int64_t offset, std::int64_t length, bool may_wait) {
   const auto payload = inode_notification(node_id(inode), offset, length);
   const auto bytes = std::as_bytes(std::span(&payload, 1));
   // Without pages there is nothing to wait for, and a helper thread would only cost time.
-  auto known = inodes_.find(inode);
-  const bool no_pages = known == inodes_.end() || (!known->second.pages && known->second.readable_opens == 0);
-  if (no_pages) co_return connection_.notify(FUSE_NOTIFY_INVAL_INODE, bytes);
+  if (!may_wait) co_return connection_.notify(FUSE_NOTIFY_INVAL_INODE, bytes);
   std::vector<std::byte> owned(bytes.begin(), bytes.end());
   const int result = co_await connection_.notify_and_wait(FUSE_NOTIFY_INVAL_INODE, std::move(owned));
   co_return result;
@@ -67,7 +72,7 @@ Task<void> FuseKernelCache::invalidate_entries(InodeNo directory) {
   }
   // The cached listing. The caller may not know whether it is a directory at all: a file's pages may have to be waited
   // for.
-  co_await send_inode(directory, 0, 0);
+  co_await send_inode(directory, 0, 0, known->second.pages || known->second.readable_opens > 0);
 }
 
 void FuseKernelCache::forget_attributes(InodeNo inode) {

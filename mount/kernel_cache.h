@@ -51,7 +51,8 @@ class FuseKernelCache final : public KernelCache {
   };
 
   void drop_if_unknown(InodeNo inode);
-  Task<int> send_inode(InodeNo inode, std::int64_t offset, std::int64_t length);
+  // `may_wait`: the kernel may have to wait for something.
+  Task<int> send_inode(InodeNo inode, std::int64_t offset, std::int64_t length, bool may_wait);
 
   Executor& executor_;
   FuseConnection& connection_;

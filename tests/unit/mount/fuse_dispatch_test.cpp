@@ -283,7 +283,8 @@ TEST_F(FuseMountTest, InvalidationWaitsForAReadWithoutBlockingTheDaemon) {
   EXPECT_FALSE(done);
   run_there([](Served& served) { served.operations.read_gate().set(); });
   reader.join();
-  EXPECT_EQ(got, "before");
+  // The page may go before the reader has copied it: then it is read anew, before or after the change.
+  EXPECT_TRUE(got == "before" || got == "later!") << got;
   while (!done) std::this_thread::yield();
   EXPECT_EQ(content("f"), "later!");
 }
