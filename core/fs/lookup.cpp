@@ -5,15 +5,21 @@
 
 namespace cawfs {
 
+namespace {
+
+constexpr int kDoubts = 8;
+
+}  // namespace
+
 Task<Result<bool>> lock_child(FsContext& fs, LockSet& locks, InodeNo child, LockMode mode, LocalUse use,
-                              InodeNo& checked) {
+                              InodeNo& checked, int& doubts) {
   if (checked != child && !number_known(fs, child)) {
     locks.drop();
     auto good = co_await check_number(fs, child);
     if (!good) {
-      // A name that leads nowhere: its directory is damaged.
-      if (good.error().code == Errc::kStale) co_return fail(Errc::kBadValue, "directory entry", child.value);
-      co_return fail(good.error());
+      if (good.error().code != Errc::kStale) co_return fail(good.error());
+      if (++doubts > kDoubts) co_return fail(Errc::kBadValue, "directory entry", child.value);
+      co_return false;
     }
     checked = child;
     locks.want(lock_of(child), mode, use);
@@ -31,6 +37,7 @@ Task<Result<Attributes>> lookup(FsContext& fs, InodeNo directory, std::string na
   if (!known) co_return fail(known.error());
 
   InodeNo child;
+  int doubts = 0;
   LockSet locks = fs.lock_set();
   locks.want_read(directory);
   for (;;) {
@@ -48,7 +55,7 @@ Task<Result<Attributes>> lookup(FsContext& fs, InodeNo directory, std::string na
       locks.want_read(directory);
       continue;
     }
-    auto held = co_await lock_child(fs, locks, (*entry)->inode, LockMode::kShared, LocalUse::kShared, child);
+    auto held = co_await lock_child(fs, locks, (*entry)->inode, LockMode::kShared, LocalUse::kShared, child, doubts);
     if (!held) co_return fail(held.error());
     if (!*held) continue;
     auto inode = co_await read_named_inode(fs, child);

@@ -26,9 +26,10 @@ Task<Result<std::vector<DirectoryEntry>>> readdir(FsContext& fs, InodeNo directo
                                                   std::size_t limit);
 Task<Result<InodeNo>> parent_of(FsContext& fs, InodeNo directory);
 // Takes a child's lock beside those of `locks`, which hold its directory's. True: it is held, go on. False: all locks
-// were let go, take what `locks` want and look again. `checked` remembers over these rounds that the number is good.
+// were let go, take what `locks` want and look again. `checked` remembers over these rounds that the number is good,
+// `doubts` how often one was not: the name may have gone meanwhile, so only many say that its directory is damaged.
 Task<Result<bool>> lock_child(FsContext& fs, LockSet& locks, InodeNo child, LockMode mode, LocalUse use,
-                              InodeNo& checked);
+                              InodeNo& checked, int& doubts);
 
 // create.cpp
 // What a new inode is.

@@ -62,6 +62,7 @@ Task<Result<>> remove_name(FsContext& fs, InodeNo directory, std::string name, K
   if (!known) co_return known;
 
   InodeNo checked;
+  int doubts = 0;
   LockSet locks = fs.lock_set();
   locks.want_write(directory);
   for (;;) {
@@ -80,7 +81,8 @@ Task<Result<>> remove_name(FsContext& fs, InodeNo directory, std::string name, K
       locks.want_write(directory);
       continue;
     }
-    auto held = co_await lock_child(fs, locks, (*entry)->inode, LockMode::kExclusive, LocalUse::kExclusive, checked);
+    auto held =
+        co_await lock_child(fs, locks, (*entry)->inode, LockMode::kExclusive, LocalUse::kExclusive, checked, doubts);
     if (!held) co_return fail(held.error());
     if (!*held) continue;
     auto child = co_await read_named_inode(fs, checked);

@@ -52,6 +52,7 @@ class Rename {
   LockSet locks_;
   InodeNo source_;  // what the locks wanted are about; 0: not known yet
   InodeNo target_;
+  int doubts_ = 0;  // of lock_child()
   // Directories that are being moved to another parent, RENAME held since: their ancestors have been checked.
   bool ancestors_checked_ = false;
 
@@ -108,8 +109,8 @@ Task<Result<Rename::Round>> Rename::lock_children() {
     want_all();
     co_return Round::kAgain;
   }
-  auto held =
-      co_await lock_child(fs_, locks_, source_entry_->inode, LockMode::kExclusive, LocalUse::kExclusive, source_);
+  auto held = co_await lock_child(fs_, locks_, source_entry_->inode, LockMode::kExclusive, LocalUse::kExclusive,
+                                  source_, doubts_);
   if (!held) co_return fail(held.error());
   if (!*held) co_return Round::kAgain;
   auto source = co_await read_named_inode(fs_, source_);
@@ -117,7 +118,7 @@ Task<Result<Rename::Round>> Rename::lock_children() {
   source_inode_ = *source;
   target_inode_ = Inode();
   if (!target_entry_) co_return Round::kDone;
-  held = co_await lock_child(fs_, locks_, target, LockMode::kExclusive, LocalUse::kExclusive, target_);
+  held = co_await lock_child(fs_, locks_, target, LockMode::kExclusive, LocalUse::kExclusive, target_, doubts_);
   if (!held) co_return fail(held.error());
   if (!*held) co_return Round::kAgain;
   auto inode = co_await read_named_inode(fs_, target_);
