@@ -39,6 +39,8 @@ Task<void> ClusterMember::watch_once() {
   }
   SilenceWatch::Values values;
   for (std::uint16_t i = 0; i < geometry_.slots; ++i) values[i] = heartbeats_.value(SlotNo{i});
+  // A device that takes nobody's writes makes all look silent. Nothing is counted from then.
+  if (!lease_valid()) silence_.restart();
   silence_.observe(issued, executor_.now(), subjects_of(table_), values);
 
   if (recovering_ || executor_.now() < next_recovery_ || !lease_valid()) co_return;

@@ -82,8 +82,15 @@ bool LockManager::may_use(const CachedBlock& block, const CachedLock& lock, Lock
 // acquire() would not wait. try_acquire() says the same: a caller that it refuses has the lock got ready by acquire()
 // and tries again, which were an endless loop if one granted what the other refuses.
 bool LockManager::at_once(const CachedBlock& block, const CachedLock& lock, LockMode mode, LocalUse use) const {
-  const bool in_turn = lock.queue.empty() || lock.give_up == GiveUp::kAsked;
-  return in_turn && may_use(block, lock, mode, use);
+  return std::ranges::all_of(lock.queue, [&](const LockUser& user) { return may_be_passed(lock, user); }) &&
+         may_use(block, lock, mode, use);
+}
+
+// While the lock is asked for, the client waits for the kernel, and that maybe for a user who needs no more than is
+// held: then those who need more, and so wait for another node, do not stand in its way. The others keep their order,
+// or readers without end would keep out a writer whom the client waits for.
+bool LockManager::may_be_passed(const CachedLock& lock, const LockUser& user) {
+  return lock.give_up == GiveUp::kAsked && !covers(lock.held, user.mode);
 }
 
 LockHold LockManager::use(LockName name, CachedLock& lock, LockMode mode, LocalUse use) {
@@ -98,14 +105,12 @@ LockHold LockManager::use(LockName name, CachedLock& lock, LockMode mode, LocalU
 void LockManager::admit(CachedBlock& block, std::size_t entry) {
   CachedLock& lock = block.locks[entry];
   const LockName name{block.block, static_cast<std::uint8_t>(entry)};
-  // While the lock is asked for, the client waits for the kernel, and that maybe for a user who needs no more than is
-  // held: then those who need more, and so wait for another node, do not stand in its way.
   for (auto next = lock.queue.begin(); next != lock.queue.end();) {
     LockUser& user = *next;
     if (may_use(block, lock, user.mode, user.use)) {
       next = lock.queue.erase(next);
       user.granted.complete(use(name, lock, user.mode, user.use));
-    } else if (lock.give_up == GiveUp::kAsked) {
+    } else if (may_be_passed(lock, user)) {
       ++next;
     } else {
       return;

@@ -100,6 +100,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   const CachedLock* find(LockName name) const;
   bool may_use(const CachedBlock& block, const CachedLock& lock, LockMode mode, LocalUse use) const;
   bool at_once(const CachedBlock& block, const CachedLock& lock, LockMode mode, LocalUse use) const;
+  static bool may_be_passed(const CachedLock& lock, const LockUser& user);
   LockHold use(LockName name, CachedLock& lock, LockMode mode, LocalUse use);
   void admit(CachedBlock& block, std::size_t entry);
   void fail_users(CachedLock& lock, const Error& error);
