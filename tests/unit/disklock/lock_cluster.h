@@ -160,7 +160,7 @@ class CountingClient final : public LockClient {
 
   Task<void> invalidate(LockName, LockMode, LockMode) override {
     ++invalidations;
-    co_await executor_.sleep(20us);
+    co_await executor_.sleep(invalidation_time);
   }
   Task<Result<>> settle(LockName name, LockMode, LockMode to) override {
     const auto at = cache_.find(name);
@@ -195,6 +195,7 @@ class CountingClient final : public LockClient {
 
   std::map<LockName, int> open;
   std::uint64_t invalidations = 0;
+  Duration invalidation_time = 20us;
   bool skip_write_back = false;
   bool fail_settle = false;
 

@@ -100,6 +100,34 @@ TEST_F(LockManagerTest, AHoldIsNotTakenAwayAndYieldingSaysThatItIsWanted) {
   EXPECT_FALSE(a.locks.yielding(kName));
 }
 
+// While the client drops the kernel's caches, which may wait for a user here.
+TEST_F(LockManagerTest, WhileAskedForOnlyThoseWhoNeedMoreThanIsHeldArePassed) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  a.client.invalidation_time = 1s;
+  LockHold reader = take(a, kName, kS, LocalUse::kShared);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, false));
+  loop_->run_for(100ms);
+  EXPECT_TRUE(a.locks.yielding(kName));
+  a.tasks.spawn(operate(a, kName, kEx, 0s, false));  // waits for b
+  loop_->run_for(100ms);
+  EXPECT_TRUE(a.locks.try_acquire(kName, kS, LocalUse::kShared).has_value());
+  reader.release();
+  run(a, a.tasks.join());
+  run(b, b.tasks.join());
+
+  LockHold writer = take(a, kName, kEx, LocalUse::kShared);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, false));
+  loop_->run_for(100ms);
+  EXPECT_TRUE(a.locks.yielding(kName));
+  a.tasks.spawn(operate(a, kName, kEx, 0s, false));  // waits for `writer`
+  loop_->run_for(100ms);
+  EXPECT_FALSE(a.locks.try_acquire(kName, kEx, LocalUse::kShared).has_value());
+  writer.release();
+  run(a, a.tasks.join());
+  run(b, b.tasks.join());
+}
+
 TEST_F(LockManagerTest, AChunkIsAdoptedWithoutCawAndHandedOutWithOne) {
   TestNode& a = add_node(0);
   TestNode& b = add_node(1);
@@ -223,7 +251,7 @@ TEST_F(LockManagerTest, AWaiterThatDiesIsInNobodysWay) {
   TestNode& a = add_node(0);
   TestNode& b = add_node(1);
   TestNode& c = add_node(2);
-  LockHold reader = take(a, kName, kS);
+  LockHold reader = take(a, kName, kS, LocalUse::kShared);
   b.tasks.spawn(operate(b, kName, kEx, 0s, true));
   loop_->run_for(100ms);
   EXPECT_EQ(on_disk(kName).waiter, kEx);
