@@ -98,7 +98,6 @@ Task<Result<std::optional<std::uint64_t>>> try_write(FsContext& fs, LockSet& loc
     if (!written) co_return fail(written.error());
     co_return offset;
   }
-  DirtyChange change(fs, inode, hold);
   if (end > inode.size()) {
     auto ready = co_await prepare_growth(fs, locks, inode);
     if (!ready) co_return fail(ready.error());
@@ -111,6 +110,8 @@ Task<Result<std::optional<std::uint64_t>>> try_write(FsContext& fs, LockSet& loc
   auto promised = co_await promise_space(fs, locks, inode, first, blocks_for(end) - first);
   if (!promised) co_return fail(promised.error());
   if (!*promised) co_return std::optional<std::uint64_t>();
+  // Not before: where the locks were let go, its end would take back what another writer has been promised meanwhile.
+  DirtyChange change(fs, inode, hold);
   if (kill) {
     auto killed = co_await kill_privileges(fs, inode, hold);
     if (!killed) co_return fail(killed.error());

@@ -20,7 +20,7 @@ std::string cell_name(std::uint64_t cell) {
 
 std::vector<Value> words(std::span<const std::byte> bytes) {
   std::vector<Value> all(bytes.size() / sizeof(Value));
-  std::memcpy(all.data(), bytes.data(), all.size() * sizeof(Value));
+  if (!all.empty()) std::memcpy(all.data(), bytes.data(), all.size() * sizeof(Value));
   return all;
 }
 
