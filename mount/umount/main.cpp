@@ -20,7 +20,8 @@ using namespace cawfs;
 
 constexpr const char* kFooter =
     R"(umount(8) finds this program as /sbin/umount.fuse.cawfs. Without it a file system is unmounted all the
-same, but umount returns while the daemon is still writing back.
+same, but umount returns while the daemon is still writing back. umount(8) does not ask for it where a bind mount of
+the file system is the last to go: then run it on that directory yourself.
 
 With -f or -l it does not wait.
 
