@@ -136,6 +136,7 @@ enum class InodeContent : std::uint8_t {
 
 inline constexpr std::uint32_t kInodeSystem = 1;  // not reachable from the root
 inline constexpr std::uint32_t kInodeOrphan = 2;  // in its slot's orphan tree
+inline constexpr std::uint32_t kInodeCutting = 4;  // a file that may have blocks beyond its end, to be freed
 
 struct Inode {
   BlockHeader header;

@@ -63,7 +63,6 @@ Task<Result<Attributes>> setattr(FsContext& fs, InodeNo number, AttributeChange 
     if (!inode) co_return fail(inode.error());
     if (auto good = check_change(*inode, change); !good) co_return fail(good.error());
     if (change.size) {
-      DirtyChange accounts(fs, *inode, locks.hold(number));
       auto sized = co_await set_size(fs, locks, *inode, *change.size);
       if (!sized) co_return fail(sized.error());
       if (!*sized) continue;

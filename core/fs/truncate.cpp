@@ -14,6 +14,11 @@ namespace {
 
 constexpr std::uint32_t kMostExtentsAtOnce = 64;
 
+struct CutStep {
+  bool more = false;                 // there may be more to be cut off
+  std::optional<SpaceRequest> room;  // nothing was done: make_room() with this and start over
+};
+
 bool all_zero(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
@@ -38,43 +43,34 @@ Task<Result<>> zero_tail(FsContext& fs, Inode inode, const LockHold& hold) {
   co_return Result<>{};
 }
 
-void cut_dirty_data(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t size) {
-  DirtyData& data = inode.state().data;
-  if (data.empty()) return;
-  DirtyChange change(fs, inode, hold);
+void cut_dirty_data(DirtyData& data, std::uint64_t size) {
   data.clean(blocks_for(size), UINT64_MAX);
   if (size % kBlockSize == 0 || !data.contains(size >> kBlockShift)) return;
   auto memory = data.make_dirty(size >> kBlockShift, 1);
   std::memset(memory.data() + size % kBlockSize, 0, kBlockSize - size % kBlockSize);
 }
 
-// Puts a new size into the inode's block.
-void store_size(const Inode& inode, std::uint64_t size) {
-  format::Inode& raw = inode.raw();
-  if (!has_extents(inode) && size < inode.disk_size()) {
-    std::memset(raw.area.data() + size, 0, inode.disk_size() - size);
-  }
-  raw.size = size;
-  raw.version = raw.version.value() + 1;
-}
-
-// The inode's block gets the new size, unless that has to wait for data not written yet.
-Task<Result<>> store_new_size(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t size) {
+// In a transaction that has the inode's block, which gets the new size, unless that has to wait for data not written
+// yet.
+void change_size(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t size) {
   InodeState& state = inode.state();
-  auto tx = co_await fs.log.begin(1);
-  if (!tx) co_return fail(tx.error());
-  tx->change(inode.buffer(), hold);
-  const bool waits = !state.data.empty() || (!has_extents(inode) && size > inode.content_bytes());
-  store_size(inode, waits ? std::min(size, inode.disk_size()) : size);
-  touch(fs, inode, true);
   DirtyChange change(fs, inode, hold);
+  if (size < inode.size()) cut_dirty_data(state.data, size);
+  const bool waits = !state.data.empty() || (!has_extents(inode) && size > inode.content_bytes());
+  const std::uint64_t stored = waits ? std::min(size, inode.disk_size()) : size;
+  format::Inode& raw = inode.raw();
+  if (!has_extents(inode) && stored < inode.disk_size()) {
+    std::memset(raw.area.data() + stored, 0, inode.disk_size() - stored);
+  }
+  raw.size = stored;
+  raw.version = raw.version.value() + 1;
   state.size.reset();
   if (waits) state.size = size;
-  co_return Result<>{};
+  touch(fs, inode, true);
 }
 
-}  // namespace
-
+// Frees some of what is mapped at block `from` and after it, in one transaction, and where `size` is given sets the
+// file's size to it in the same one: after a crash the file is as it was or as it is to be.
 Task<Result<CutStep>> cut_step(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t from,
                                std::optional<std::uint64_t> size) {
   const std::uint32_t most = fs.log.max_credits();
@@ -83,7 +79,8 @@ Task<Result<CutStep>> cut_step(FsContext& fs, Inode inode, const LockHold& hold,
     FileMap map(fs.buffers, inode);
     auto freed = co_await map.cut(from, limit);
     if (!freed) co_return fail(freed.error());
-    if (freed->empty() && !size) co_return CutStep{};
+    const bool more = freed->size() == limit;
+    if (freed->empty() && !size && !(inode.flags() & format::kInodeCutting)) co_return CutStep{};
     SpaceRequest request{.goal = {}, .metadata = map.needs().new_blocks, .frees = *freed};
     add_frees(request.frees, map.needs());
     auto space = fs.space.try_reserve(request);
@@ -103,23 +100,23 @@ Task<Result<CutStep>> cut_step(FsContext& fs, Inode inode, const LockHold& hold,
       space->free_data(*tx, range);
       blocks += range.count;
     }
-    inode.raw().blocks = inode.raw().blocks.value() + nodes_added - blocks;
-    if (size) store_size(inode, *size);
-    touch(fs, inode, size.has_value());
-    tx->end();
-    auto more = co_await FileMap(fs.buffers, inode).any_from(from);
-    if (!more) co_return fail(more.error());
-    co_return CutStep{*more, std::nullopt};
+    format::Inode& raw = inode.raw();
+    raw.blocks = raw.blocks.value() + nodes_added - blocks;
+    raw.flags = more ? inode.flags() | format::kInodeCutting : inode.flags() & ~format::kInodeCutting;
+    if (size) {
+      change_size(fs, inode, hold, *size);
+    } else {
+      touch(fs, inode, false);
+    }
+    co_return CutStep{more, std::nullopt};
   }
 }
 
-Task<Result<bool>> cut_from(FsContext& fs, LockSet& locks, Inode inode, std::uint64_t from) {
-  FileMap map(fs.buffers, inode);
-  auto any = co_await map.any_from(from);
-  if (!any) co_return fail(any.error());
-  bool more = *any;
-  while (more) {
-    auto step = co_await cut_step(fs, inode, locks.hold(inode.number()), from, std::nullopt);
+// Cuts all of it off, and sets the size where it is given. False: the locks were let go, start over.
+Task<Result<bool>> cut(FsContext& fs, LockSet& locks, Inode inode, std::uint64_t from,
+                       std::optional<std::uint64_t> size) {
+  for (bool more = true; more; size.reset()) {
+    auto step = co_await cut_step(fs, inode, locks.hold(inode.number()), from, size);
     if (!step) co_return fail(step.error());
     if (step->room) {
       auto ready = co_await make_room(fs, locks, *step->room);
@@ -131,28 +128,30 @@ Task<Result<bool>> cut_from(FsContext& fs, LockSet& locks, Inode inode, std::uin
   co_return true;
 }
 
+}  // namespace
+
+Task<Result<bool>> cut_from(FsContext& fs, LockSet& locks, Inode inode, std::uint64_t from) {
+  auto done = co_await cut(fs, locks, inode, from, std::nullopt);
+  co_return done;
+}
+
 Task<Result<bool>> prepare_growth(FsContext& fs, LockSet& locks, Inode inode) {
-  auto cut = co_await cut_from(fs, locks, inode, blocks_for(inode.size()));
-  if (!cut || !*cut) co_return cut;
+  auto done = co_await cut_from(fs, locks, inode, blocks_for(inode.size()));
+  if (!done || !*done) co_return done;
   auto zeroed = co_await zero_tail(fs, inode, locks.hold(inode.number()));
   if (!zeroed) co_return fail(zeroed.error());
   co_return true;
 }
 
 Task<Result<bool>> set_size(FsContext& fs, LockSet& locks, Inode inode, std::uint64_t size) {
-  const LockHold& hold = locks.hold(inode.number());
   if (size > inode.size()) {
     auto ready = co_await prepare_growth(fs, locks, inode);
     if (!ready || !*ready) co_return ready;
     auto inlined = co_await move_inline_data(fs, locks, inode, size);
     if (!inlined || !*inlined) co_return inlined;
-  } else {
-    cut_dirty_data(fs, inode, hold, size);
   }
-  auto stored = co_await store_new_size(fs, inode, hold, size);
-  if (!stored) co_return fail(stored.error());
-  auto cut = co_await cut_from(fs, locks, inode, blocks_for(size));
-  co_return cut;
+  auto done = co_await cut(fs, locks, inode, blocks_for(size), size);
+  co_return done;
 }
 
 }  // namespace cawfs

@@ -86,7 +86,7 @@ void Simulation::crash(Host& host) {
   host.requests_to_crash = 0;
   host.life->node.log().note("--- crashes");
   host.life->node.crash();
-  watch_->disturbed(host.name);
+  watch_->node_crashes(host.name);
   if (host.paused) loop_.resume(host.life->node.executor());
   host.paused = false;
   const auto index = static_cast<std::size_t>(&host - hosts_.data());

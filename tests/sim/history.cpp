@@ -109,7 +109,8 @@ Moment History::durable_until(const ObjectKey& object, Run run, Moment fence) co
   }
   if (const auto uses = uses_.find(object); uses != uses_.end()) {
     for (const Use& use : uses->second) {
-      const bool counts = use.run == run ? use.synced : use.returned <= fence;
+      // A sync takes no lock where the run has nothing to sync: of others' changes it proves nothing.
+      const bool counts = use.run == run ? use.synced : !use.synced && use.returned <= fence;
       if (counts) until = std::max(until, use.invoked);
     }
   }

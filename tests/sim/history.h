@@ -8,8 +8,8 @@
 // that began before the read ended, and that was not overwritten, for sure, before the read began.
 //
 // Nodes that are fenced lose what was not durable. What a run (one life of a node) changed in an object (a file, a
-// directory) is durable once the run has synced the object, or another run has used it: the lock has changed hands. The
-// rest may be gone after the fence, or not, part of it.
+// directory) is durable once the run has synced the object, or another run has read or changed it: the lock has changed
+// hands. The rest may be gone after the fence, or not, part of it.
 //
 // The check is sound, not complete: it never accuses a right file system, and it misses some wrong orders.
 #pragma once

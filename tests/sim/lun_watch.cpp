@@ -178,6 +178,7 @@ void LunWatch::fenced(NodeId node) {
   if (found == nodes_.end() || !fenced_.insert(found->second.run).second) return;
   ++counts_["node fenced"];
   if (on_fenced_) on_fenced_(found->second.run);
+  if (crashed_.contains(found->second.run)) return;
   const auto last = disturbed_.find(found->second.nexus);
   const Duration dead_time = std::chrono::milliseconds(record_of(node.slot.value).dead_time_ms.value());
   if (judge_fences_ && loop_.now() - last->second > kDisturbedDeadTimes * dead_time) {

@@ -29,6 +29,7 @@ class LunWatch {
 
   // From now on the nexus belongs to another run.
   void node_starts(const std::string& nexus, Run run);
+  void node_crashes(const std::string& nexus) { crashed_.insert(current_[nexus]); }
   // Something has been done to the node that may keep it from its heartbeat.
   void disturbed(const std::string& nexus) { disturbed_[nexus] = loop_.now(); }
   // Not where a heartbeat may be delayed.
@@ -79,6 +80,7 @@ class LunWatch {
   std::map<std::string, Run> current_;  // by nexus
   std::set<Run> fenced_;
   std::map<std::string, Time> disturbed_;
+  std::set<Run> crashed_;
   std::map<std::pair<std::string, std::uint64_t>, LostCaw> lost_;
   std::function<void(Run)> on_fenced_;
   std::optional<std::string> trouble_;

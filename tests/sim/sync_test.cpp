@@ -2,9 +2,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include "core/format/make_file_system.h"
-#include "core/runtime/virtual_loop.h"
 #include "tests/sim/sim_mount.h"
+#include "tests/sim/sim_world.h"
 
 namespace cawfs::test {
 namespace {
@@ -43,19 +42,11 @@ Task<void> sync_twice(SimMount& mount) {
 }
 
 TEST(Sync, WaitsForATransactionThatIsOnItsWay) {
-  VirtualLoop loop;
-  SeededRandom random(1);
-  SimulatedLun lun(loop.clock(), random, {.size_bytes = 32 << 20, .logical_block = 512});
-  Executor& executor = loop.add_executor();
-  auto device = lun.connect(executor, "mkfs");
-  MakeOptions make;
-  make.slots = 1;
-  make.journal_blocks = 256;
-  make.clustered = false;
-  make.discard = false;
-  ASSERT_TRUE(loop.run(executor, make_file_system(*device, random, make)));
-  SimMount mount(executor, std::move(device), 1, Incarnation{1});
-  loop.run(executor, sync_twice(mount));
+  const MadeImage image(512);
+  World world(image, 1);
+  Executor& executor = world.loop.add_executor();
+  SimMount mount(executor, world.connect(executor), 1, Incarnation{1});
+  world.loop.run(executor, sync_twice(mount));
 }
 
 }  // namespace

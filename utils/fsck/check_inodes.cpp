@@ -16,15 +16,19 @@ constexpr std::uint64_t kLongestSymlink = 4095;
 
 class ExtentVisitor final : public TreeVisitor {
  public:
-  ExtentVisitor(Check& check, InodeNo number, std::uint64_t size)
-      : check_(check), number_(number), end_((size + kBlockSize - 1) / kBlockSize) {}
+  ExtentVisitor(Check& check, InodeNo number, const Inode& inode)
+      : check_(check),
+        number_(number),
+        cutting_((inode.flags.value() & kInodeCutting) != 0),
+        end_((inode.size.value() + kBlockSize - 1) / kBlockSize) {}
 
   void record(std::uint64_t key, std::span<const std::byte> payload) override {
     const auto extent = load_at<ExtentPayload>(payload, 0);
     const std::uint64_t count = extent.count.value();
     if (key < next_) check_.found(Problem::kExtentOverlap, number_.value, "two extents cover block {} of it", key);
     next_ = key + count;
-    if ((extent.flags.value() & kExtentUnwritten) == 0 && next_ > end_ && !beyond_) {
+    const bool unwritten = (extent.flags.value() & kExtentUnwritten) != 0;
+    if (!unwritten && !cutting_ && next_ > end_ && !beyond_) {
       check_.found(Problem::kExtentBeyondEnd, number_.value, "written up to block {}, its size has {}", next_, end_);
       beyond_ = true;
     }
@@ -41,6 +45,7 @@ class ExtentVisitor final : public TreeVisitor {
  private:
   Check& check_;
   InodeNo number_;
+  bool cutting_;
   std::uint64_t end_;
   std::uint64_t next_ = 0;
   bool beyond_ = false;
@@ -69,7 +74,7 @@ class EntryCounter final : public TreeVisitor {
 Task<Result<>> Check::check_file(InodeNo number, const Inode& inode) {
   std::uint64_t blocks_used = 0;
   if (static_cast<InodeContent>(inode.content) == InodeContent::kTree) {
-    ExtentVisitor visitor(*this, number, inode.size.value());
+    ExtentVisitor visitor(*this, number, inode);
     const Result<bool> sound = co_await walk_inode_tree(*this, number, inode, visitor);
     if (!sound) co_return fail(sound.error());
     if (!*sound) co_return Result<>{};

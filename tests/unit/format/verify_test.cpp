@@ -268,7 +268,7 @@ const std::vector<Fault>& faults() {
       {"file", "size beyond inline", change<Inode>([](Inode& i) { i.size = 4000; })},
       {"file", "size negative", change<Inode>([](Inode& i) { i.size = UINT64_MAX; })},
       {"file", "bytes behind", change<Inode>([](Inode& i) { i.area[5] = 1; })},
-      {"file", "flags", change<Inode>([](Inode& i) { i.flags = 4; })},
+      {"file", "flags", change<Inode>([](Inode& i) { i.flags = 8; })},
       {"file", "orphan_slot", change<Inode>([](Inode& i) { i.orphan_slot = 64; })},
       {"file", "content", change<Inode>([](Inode& i) { i.content = 3; })},
       {"file", "content none", change<Inode>([](Inode& i) { i.content = 0; })},
