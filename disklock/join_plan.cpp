@@ -32,7 +32,11 @@ class Planner {
 
  private:
   static JoinPlan wait() { return {JoinPlan::Kind::kWait, SlotNo{}}; }
-  static JoinPlan claim(SlotNo slot) { return {JoinPlan::Kind::kClaim, slot}; }
+  // A dead slot whose recoverer is dead as well is recovered after that one's (see Recovery).
+  JoinPlan claim(const SlotView& view) const {
+    const SlotView* first = last_recoverer(view);
+    return first ? JoinPlan{JoinPlan::Kind::kClaim, first->slot} : wait();
+  }
   static JoinPlan refuse(Errc code, const char* where, SlotNo slot) {
     return {JoinPlan::Kind::kRefuse, slot, Error{code, where, slot.value}};
   }
@@ -52,16 +56,36 @@ class Planner {
     if (watch_.silence(view.slot) >= limit) return Life::kDead;
     return watch_.moved(view.slot) ? Life::kAlive : Life::kUnknown;
   }
+  static bool heart_beats_here(const SlotView& view) {
+    return view.state == SlotState::kActive || view.recoverer.slot == view.slot;
+  }
+  // The slot of a slot's recoverer, where that has one of its own and stands there still.
+  const SlotView* recoverer_of(const SlotView& view) const {
+    if (heart_beats_here(view) || view.recoverer.slot == kNoSlotOfItsOwn) return nullptr;
+    const SlotView* recoverer = table_.view(view.recoverer.slot);
+    return recoverer && recoverer->stands_for(view.recoverer) ? recoverer : nullptr;
+  }
+  // From a slot to its recoverer's, to that one's recoverer's, and so on: the last, which nobody recovers who stands.
+  // Null where they go round in a circle, as no node ever makes them.
+  const SlotView* last_recoverer(const SlotView& view) const {
+    const SlotView* last = &view;
+    for (std::uint32_t n = 0; n < table_.slots(); ++n) {
+      const SlotView* next = recoverer_of(*last);
+      if (!next) return last;
+      last = next;
+    }
+    return nullptr;
+  }
   // Of a slot in use: of its node, or where it is RECOVERING of its recoverer. A slot whose recoverer lives is alive:
   // it will be CLEAN.
   Life life(const SlotView& view) const {
-    if (view.state == SlotState::kActive || view.recoverer.slot == view.slot) return life_of_node(view, dead_time_);
-    if (view.recoverer.slot == kNoSlotOfItsOwn) return Life::kDead;
-    const SlotView* recoverer = table_.view(view.recoverer.slot);
-    if (!recoverer) return Life::kUnknown;
+    const SlotView* last = last_recoverer(view);
+    if (!last) return Life::kUnknown;
+    if (heart_beats_here(*last)) return life_of_node(*last, dead_time_);
+    if (last->recoverer.slot == kNoSlotOfItsOwn) return Life::kDead;
+    if (!table_.view(last->recoverer.slot)) return Life::kUnknown;
     // Without having been fenced it may have woken again.
-    if (!recoverer->stands_for(view.recoverer)) return view.fenced() ? Life::kDead : life_of_node(view, dead_time_);
-    return recoverer->state == SlotState::kActive ? life_of_node(*recoverer, dead_time_) : Life::kUnknown;
+    return last->fenced() ? Life::kDead : life_of_node(*last, dead_time_);
   }
 
   // -o local and fsck suffer nobody beside them.
@@ -76,7 +100,7 @@ class Planner {
       if (state == Life::kAlive) {
         plan = refuse(fsck ? Errc::kLive : Errc::kLocalMode, "another mount", view.slot);
       } else if (state == Life::kDead) {
-        if (!plan) plan = claim(view.slot);
+        if (!plan) plan = claim(view);
       } else {
         plan = wait();
       }
@@ -100,7 +124,7 @@ class Planner {
       const std::optional<Duration> limit = own_slot_limit(*view);
       if (!limit) continue;
       const Life state = life_of_node(*view, *limit);
-      if (state == Life::kDead) return claim(view->slot);
+      if (state == Life::kDead) return claim(*view);
       if (state == Life::kUnknown) busy = wait();
       if (state == Life::kAlive && !same_boot(*view)) {
         return refuse(Errc::kNameInUse, "a machine with the same uuid", view->slot);
@@ -121,7 +145,7 @@ class Planner {
       if (state == Life::kAlive && !dead) {
         plan = refuse(Errc::kNameInUse, "initiator name", view.slot);
       } else {
-        plan = everybody_is_dead() ? claim(view.slot) : wait();
+        plan = everybody_is_dead() ? claim(view) : wait();
       }
     });
     return plan;
@@ -135,13 +159,13 @@ class Planner {
 
   // Slots are all in use, or have no journal.
   JoinPlan no_clean_slot() const {
-    std::optional<SlotNo> dead;
+    const SlotView* dead = nullptr;
     bool unknown = false;
     bool alive = false;
     bool recovering = false;
     each_in_use([&](const SlotView& view) {
       const Life state = life(view);
-      if (state == Life::kDead && (!dead || is_own(view))) dead = view.slot;
+      if (state == Life::kDead && (!dead || is_own(view))) dead = &view;
       unknown = unknown || state == Life::kUnknown;
       alive = alive || state == Life::kAlive;
       recovering = recovering || (view.state == SlotState::kRecovering && state == Life::kAlive);

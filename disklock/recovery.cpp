@@ -35,6 +35,14 @@ void set_recoverer(SlotRecord& record, const NodeCard& card) {
   set_field_text(record.recoverer_name, card.identity.initiator_name);
 }
 
+// The recoverer takes the place of the node, which is out.
+void fence_recoverer_too(SlotRecord& record) {
+  record.flags = static_cast<std::uint8_t>(record.flags | format::kSlotFenceAgain);
+  record.initiator_name = record.recoverer_name;
+  record.isid = record.recoverer_isid;
+  record.pr_key = record.recoverer_key;
+}
+
 }  // namespace
 
 Suspect suspect_of(const SlotView& view) {
@@ -69,45 +77,53 @@ void vacate(SlotRecord& record) {
   record.pr_key = 0;
 }
 
+// A recoverer that has a slot of its own is fenced through that one's record.
+Task<Result<>> Recovery::recoverer_has_ended(const Suspect& suspect, const NodeCard& card) {
+  const SlotNo slot = suspect.recoverer.slot;
+  const bool own_record = suspect.state == SlotState::kRecovering && slot != suspect.slot && slot != kNoSlotOfItsOwn;
+  if (!own_record || suspect.recoverer == card.node) co_return Result<>{};
+  Result<CawImage> image = co_await editor_.read(geometry_.slot_record_offset(slot), format::kSlotMagic);
+  if (!image) co_return fail(image.error());
+  const Result<SlotView> view = view_slot(slot, image->as<SlotRecord>());
+  if (!view) co_return fail(view.error());
+  if (!view->stands_for(suspect.recoverer) || view->fenced()) co_return Result<>{};
+  log_.info("slot {} is being recovered by slot {}, which has to be recovered first", suspect.slot.value, slot.value);
+  co_return fail(Errc::kAgain, "the recoverer's slot", slot.value);
+}
+
 Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) {
   Claimed claimed;
   claimed.suspect = suspect;
   claimed.card = card;
   claimed.started = executor_.now();
+  Result<> ended = co_await recoverer_has_ended(suspect, card);
+  if (!ended) co_return fail(ended.error());
   Result<CawResult> edited = co_await editor_.edit(
       geometry_.slot_record_offset(suspect.slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
         auto& record = image.as<SlotRecord>();
         const Result<SlotView> view = view_slot(suspect.slot, record);
         if (!view) return fail(view.error());
         if (view->incarnation != suspect.incarnation) return fail(Errc::kAgain, "slot", suspect.slot.value);
-        const FenceVictim victim{view->key, std::string(view->initiator_name), view->isid};
-        if (recovers(*view, claimed.card)) {  // ran unseen, or an earlier attempt of ours went no further
-          if (claimed.victims.empty()) {
-            claimed.victims = {victim};
-            claimed.fenced = view->fenced();
-          }
-          return CawEditor::Plan::kLeave;
-        }
+        // Ran unseen, or an earlier attempt of ours went no further.
+        if (recovers(*view, claimed.card)) return CawEditor::Plan::kLeave;
         const bool as_seen = view->state == suspect.state &&
                              (suspect.state == SlotState::kActive || view->recoverer == suspect.recoverer);
         if (!as_seen) return fail(Errc::kAgain, "slot", suspect.slot.value);
 
-        claimed.victims = {victim};
-        claimed.fenced = view->fenced();
-        if (view->state == SlotState::kRecovering && view->recoverer.slot == suspect.slot) {
-          // A joiner that recovered from within this slot has no other record by which it has been fenced.
-          claimed.victims.push_back(
-              {view->recoverer_key, std::string(field_text(record.recoverer_name)), record.recoverer_isid.value()});
-          claimed.fenced = false;
-        }
+        const bool from_within = view->state == SlotState::kRecovering && view->recoverer.slot == suspect.slot;
+        if (from_within && view->may_be_replayed()) fence_recoverer_too(record);
         record.state = static_cast<std::uint8_t>(SlotState::kRecovering);
-        if (!claimed.fenced) record.flags = static_cast<std::uint8_t>(record.flags & ~format::kSlotFenced);
         set_recoverer(record, claimed.card);
         return CawEditor::Plan::kWrite;
       });
   if (!edited) co_return fail(edited.error());
+  const Result<SlotView> now = view_slot(suspect.slot, edited->image.as<SlotRecord>());
+  if (!now) co_return fail(now.error());
+  claimed.victim = {now->key, std::string(now->initiator_name), now->isid};
+  claimed.node_fenced = now->fenced();
+  claimed.may_be_replayed = now->may_be_replayed();
 
-  const bool left_by_another = suspect.state == SlotState::kRecovering && !claimed.fenced &&
+  const bool left_by_another = suspect.state == SlotState::kRecovering && !claimed.node_fenced &&
                                suspect.recoverer.slot != suspect.slot && suspect.recoverer.slot != kNoSlotOfItsOwn &&
                                suspect.recoverer != card.node;
   if ((suspect.state == SlotState::kActive || left_by_another) && !suspect.even_if_alive) {
@@ -183,11 +199,14 @@ Task<Result<>> Recovery::give_back(const Claimed& claimed) {
 
 Task<Result<>> Recovery::fence(const Claimed& claimed) {
   const Time started = executor_.now();
-  Result<> fenced = co_await fence_.run(claimed.victims);
+  std::vector<FenceVictim> victims{claimed.victim};
+  Result<> fenced = co_await fence_.run(std::move(victims));
   if (!fenced) co_return fenced;
   Result<CawImage> marked = co_await step(
-      claimed, [&claimed](const SlotView& view) { return recovers(view, claimed.card) && view.fenced(); },
-      [](SlotRecord& record) { record.flags = static_cast<std::uint8_t>(record.flags | format::kSlotFenced); });
+      claimed, [&claimed](const SlotView& view) { return recovers(view, claimed.card) && view.may_be_replayed(); },
+      [](SlotRecord& record) {
+        record.flags = static_cast<std::uint8_t>((record.flags | format::kSlotFenced) & ~format::kSlotFenceAgain);
+      });
   if (!marked) co_return fail(marked.error());
   log_.info("slot {} fenced in {:.1f} s", claimed.suspect.slot.value, seconds(executor_.now() - started));
   co_return Result<>{};
@@ -204,7 +223,7 @@ Task<void> Recovery::mark_damaged(const Claimed& claimed) {
 
 Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
   const SlotNo slot = claimed.suspect.slot;
-  if (!claimed.fenced) {
+  if (!claimed.may_be_replayed) {
     Result<> fenced = co_await fence(claimed);
     if (!fenced) co_return fenced;
   }
@@ -214,7 +233,7 @@ Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
   if (!image) co_return fail(image.error());
   const Result<SlotView> view = view_slot(slot, image->as<SlotRecord>());
   if (!view) co_return fail(view.error());
-  if (!recovers(*view, claimed.card) || !view->fenced()) co_return fail(Errc::kAgain, "slot", slot.value);
+  if (!recovers(*view, claimed.card) || !view->may_be_replayed()) co_return fail(Errc::kAgain, "slot", slot.value);
   CAWFS_ASSERT(client_);
   Result<> replayed = co_await client_->replay(image->as<SlotRecord>(), view->node());
   if (!replayed) {

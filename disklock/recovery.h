@@ -10,6 +10,16 @@
 // journal.
 //
 // It can be cut anywhere: whoever finds the recoverer stale claims the slot and starts over, or from "fenced" on.
+// Before that the recoverer itself is fenced, for it may only be asleep in the middle of a replay:
+//
+//   - One with a slot of its own is fenced by that slot's recovery, which comes first: as long as its record says
+//   ACTIVE,
+//     it would register again when it wakes. claim() refuses until then.
+//   - A joiner that recovers from within the slot stands in no other record. Where it may have replayed (the slot is
+//     "fenced"), claiming puts it in the place of the node, which is out, and has it fenced (kSlotFenceAgain). Where it
+//     cannot have, it is left alone: it finds the record changed before it replays.
+//
+// So a record always names the only one who may still write what the slot covers, its recoverer aside.
 #pragma once
 
 #include <functional>
@@ -69,11 +79,12 @@ class Recovery {
   struct Claimed {
     Suspect suspect;
     NodeCard card;  // the recoverer's
-    std::vector<FenceVictim> victims;
-    bool fenced = false;
+    FenceVictim victim;
+    bool node_fenced = false;      // the node is out, and cannot be given its slot back
+    bool may_be_replayed = false;  // see SlotView
     Time started;
   };
-  // kAgain: somebody else was faster, or the node lives.
+  // kAgain: somebody else was faster, the node lives, or its recoverer has to be recovered first.
   Task<Result<Claimed>> claim(Suspect suspect, NodeCard card);
 
   // A revived suspect's slot is its own again. kAgain: somebody else was faster.
@@ -91,6 +102,7 @@ class Recovery {
   // Changes the record while it is RECOVERING by this recoverer and not yet as `done` says; kAgain when it is not.
   Task<Result<CawImage>> step(const Claimed& claimed, std::function<bool(const SlotView&)> done, Change change);
   Task<void> mark_damaged(const Claimed& claimed);
+  Task<Result<>> recoverer_has_ended(const Suspect& suspect, const NodeCard& card);
   Task<Result<bool>> still_silent(const Suspect& suspect);
   Task<Result<>> give_back(const Claimed& claimed);
 

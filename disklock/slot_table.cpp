@@ -28,6 +28,7 @@ Result<SlotView> view_slot(SlotNo slot, const format::SlotRecord& record) {
   } else if (view.fenced() || view.damaged()) {
     return bad();
   }
+  if ((view.flags & format::kSlotFenceAgain) != 0 && !view.fenced()) return bad();
   return view;
 }
 

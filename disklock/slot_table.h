@@ -36,7 +36,10 @@ struct SlotView {
 
   NodeId node() const { return {slot, incarnation}; }
   bool in_use() const { return state == format::SlotState::kActive || state == format::SlotState::kRecovering; }
+  // The node is out for good.
   bool fenced() const { return (flags & format::kSlotFenced) != 0; }
+  // And so is everybody who has replayed its journal before the present recoverer.
+  bool may_be_replayed() const { return fenced() && (flags & format::kSlotFenceAgain) == 0; }
   // Its recovery has failed, and what it owns stays owned until one succeeds.
   bool damaged() const { return (flags & format::kSlotDamaged) != 0; }
   // Is (slot, incarnation) still a node, alive or not yet recovered (design §6.2 rule 2)?

@@ -50,6 +50,9 @@ inline constexpr std::uint8_t kSlotFsck = 2;       // taken by fsck
 inline constexpr std::uint8_t kSlotFenced = 4;     // RECOVERING: the fence has ended
 inline constexpr std::uint8_t kSlotTentative = 8;  // the journal extents are not settled yet
 inline constexpr std::uint8_t kSlotDamaged = 16;   // RECOVERING: the journal cannot be replayed, see Recovery
+// RECOVERING and fenced: initiator_name, isid and pr_key are not the node's any more but an earlier recoverer's, which
+// had no slot of its own, may have begun to replay, and is to be fenced as well.
+inline constexpr std::uint8_t kSlotFenceAgain = 32;
 
 inline constexpr std::size_t kInitiatorNameBytes = 144;  // longer names are refused at join
 inline constexpr std::size_t kJournalExtents = 4;

@@ -57,7 +57,8 @@ bool entry_is_possible(const LockEntry& entry) {
 }
 
 bool record_is_possible(const SlotRecord& record) {
-  constexpr std::uint8_t kFlags = kSlotLocal | kSlotFsck | kSlotFenced | kSlotTentative | kSlotDamaged;
+  constexpr std::uint8_t kFlags =
+      kSlotLocal | kSlotFsck | kSlotFenced | kSlotTentative | kSlotDamaged | kSlotFenceAgain;
   if (record.state > static_cast<std::uint8_t>(SlotState::kRecovering) || (record.flags & ~kFlags) != 0) return false;
   const std::uint16_t recoverer = record.recoverer_slot.value();
   return record.header.reserved.value() == 0 && record.reserved0.value() == 0 && record.reserved1.value() == 0 &&

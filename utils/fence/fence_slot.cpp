@@ -82,7 +82,7 @@ class SlotFencer {
     card.identity.isid = device_.facts().isid;
     Result<Recovery::Claimed> claimed = co_await recovery_.claim(suspect_, card);
     if (!claimed) co_return fail(claimed.error());
-    if (claimed->fenced) co_return Result<>{};
+    if (claimed->may_be_replayed) co_return Result<>{};
     Result<> fenced = co_await recovery_.fence(*claimed);
     co_return fenced;
   }

@@ -59,6 +59,7 @@ struct MemberNode final : RecoveryClient, MembershipObserver {
   void lease_lapsed() override { ++lapses; }
   void withdrawn(Error) override { ++withdrawals; }
   Task<void> write_all_the_time();
+  static Task<void> join_by_itself(MemberNode& node) { node.joined = co_await node.member.join(); }
 
   MemberCluster& cluster;
   NodeSettings settings;
@@ -68,6 +69,7 @@ struct MemberNode final : RecoveryClient, MembershipObserver {
   MemberLog log;
   ClusterMember member;
   TaskGroup writers;
+  std::optional<Result<>> joined;  // by begin_join()
   bool stop_writing = false;
   bool killed = false;
   int resets = 0;
@@ -111,6 +113,7 @@ class MemberCluster {
     }
     check_landed();
     if (sessions) EXPECT_EQ(lun.refused_caws(), 0u);
+    on_replay = {};
   }
 
   MemberNode& start(NodeSettings settings) {
@@ -118,6 +121,8 @@ class MemberCluster {
     return *nodes.back();
   }
   MemberNode& start(const std::string& name) { return start(NodeSettings{.name = name}); }
+  // Joins on its own; the outcome is in `node.joined`.
+  void begin_join(MemberNode& node) { node.writers.spawn(MemberNode::join_by_itself(node)); }
   Result<> try_join(MemberNode& node) { return loop.run(node.executor, node.member.join()); }
   MemberNode& joined(NodeSettings settings) {
     MemberNode& node = start(std::move(settings));
@@ -157,6 +162,8 @@ class MemberCluster {
     return *reinterpret_cast<const format::SlotRecord*>(block.data());
   }
   format::SlotState state(SlotNo slot) { return static_cast<format::SlotState>(record(slot).state); }
+  PrKey key_of(SlotNo slot) { return PrKey{record(slot).pr_key.value()}; }
+  bool is_registered(PrKey key) { return contains(lun.registered_keys(), key); }
   bool is_clean(SlotNo slot) { return state(slot) == format::SlotState::kClean; }
   std::size_t keys() {
     Executor& executor = loop.add_executor();
@@ -180,6 +187,7 @@ class MemberCluster {
   // What stood in a dead node's block when its replay began, until another node takes the slot.
   void note_replay(NodeId dead) {
     ++replays[dead];
+    if (on_replay) on_replay(dead);
     frozen[dead.slot] = data_of(dead.slot);
   }
   void check_landed() {
@@ -204,6 +212,7 @@ class MemberCluster {
   std::vector<std::unique_ptr<MemberNode>> nodes;
   std::map<NodeId, int> replays;
   std::map<SlotNo, std::vector<std::byte>> frozen;
+  std::function<void(NodeId)> on_replay;  // as it begins
 
  private:
   static SimulatedLunOptions sized(SimulatedLunOptions options) {

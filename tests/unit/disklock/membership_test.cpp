@@ -519,6 +519,99 @@ TEST(Membership, RecoveringJoinerKilledAtEachStep) {
   EXPECT_TRUE(reached_the_end);
 }
 
+// All slots are dead, and the recoverer of one of them only sleeps, in the middle of its replay. Whoever replays that
+// journal again must have shut it out before.
+TEST(Membership, JoinerShutsOutARecovererThatSleepsInItsReplay) {
+  MemberCluster cluster(21, {.sessions = true}, 2);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(3s);
+  const NodeId dead = a.member.self();
+  const NodeId sleeper = b.member.self();
+  const PrKey key = cluster.key_of(sleeper.slot);
+  cluster.kill(a);
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.replays[dead] == 1; }));
+  cluster.loop.pause(b.executor);
+  cluster.on_replay = [&](NodeId) { EXPECT_FALSE(cluster.is_registered(key)); };
+  MemberNode& c = cluster.joined("c");
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+  EXPECT_EQ(cluster.replays[dead], 2);
+  EXPECT_EQ(cluster.replays[sleeper], 1);
+  cluster.loop.resume(b.executor);
+  EXPECT_TRUE(cluster.wait(5s, [&] { return b.member.withdrawn(); }));
+  cluster.loop.run_for(5s);
+  EXPECT_EQ(c.withdrawals, 0);
+}
+
+// A joiner that recovers from within the slot sleeps in the middle of its replay; the next one dies at its n-th step,
+// before it has shut the first one out or after that, and the third replays.
+TEST(Membership, RecoveringJoinerIsShutOutByWhoeverReplaysNext) {
+  bool reached_the_end = false;
+  for (int n = 1; n <= 20 && !reached_the_end; ++n) {
+    SCOPED_TRACE(n);
+    MemberCluster cluster(22, {.sessions = true}, 1);
+    MemberNode& a = cluster.joined("a");
+    const NodeId dead = a.member.self();
+    cluster.loop.run_for(2s);
+    cluster.kill(a);
+    MemberNode& b = cluster.start("b");
+    cluster.begin_join(b);
+    ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return cluster.replays[dead] == 1; }));
+    cluster.loop.pause(b.executor);
+    const PrKey sleeper{cluster.record(dead.slot).recoverer_key.value()};
+    ASSERT_TRUE(cluster.is_registered(sleeper));
+    cluster.on_replay = [&](NodeId) { EXPECT_FALSE(cluster.is_registered(sleeper)); };
+
+    MemberNode& c = cluster.start("c");
+    int count = 0;
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      const bool step =
+          request.kind == Kind::kCaw || request.kind == Kind::kReservation || request.kind == Kind::kFlush;
+      if (request.node != "c" || !step || c.killed || ++count != n) return SimulatedFate::kRun;
+      cluster.kill(c);
+      return n % 2 == 0 ? SimulatedFate::kNeverReturn : SimulatedFate::kRun;
+    });
+    cluster.begin_join(c);
+    cluster.wait(2 * kRecoverWithin, [&] { return c.joined || c.killed; });
+    reached_the_end = c.joined.has_value();
+    if (!reached_the_end) {
+      MemberNode& d = cluster.joined("d");
+      EXPECT_EQ(d.withdrawals, 0);
+    }
+    EXPECT_GE(cluster.replays[dead], 2);
+    cluster.loop.resume(b.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return b.joined.has_value(); }));
+    EXPECT_FALSE(*b.joined);
+  }
+  EXPECT_TRUE(reached_the_end);
+}
+
+// The recoverer of a recoverer is dead, too: they are recovered from the last one on.
+TEST(Membership, JoinerRecoversAChainOfRecoverersFromItsEnd) {
+  MemberCluster cluster(23, {.sessions = true}, 3);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(3s);
+  const NodeId first = a.member.self();
+  const NodeId second = b.member.self();
+  cluster.kill(a);
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.replays[first] == 1; }));
+  cluster.loop.pause(b.executor);
+  MemberNode& c = cluster.joined("c");
+  const NodeId third = c.member.self();
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.replays[second] == 1; }));
+  cluster.kill(c);
+  ASSERT_EQ(cluster.state(first.slot), SlotState::kRecovering);
+  ASSERT_EQ(cluster.state(second.slot), SlotState::kRecovering);
+  MemberNode& d = cluster.joined("d");
+  EXPECT_EQ(d.member.self().slot, third.slot);
+  ASSERT_TRUE(
+      cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(first.slot) && cluster.is_clean(second.slot); }));
+  cluster.loop.resume(b.executor);
+  EXPECT_TRUE(cluster.wait(5s, [&] { return b.member.withdrawn(); }));
+  EXPECT_EQ(d.withdrawals, 0);
+}
+
 TEST(Membership, InitiatorNameInUseIsRefused) {
   SimulatedLunOptions options;
   options.sessions = true;
