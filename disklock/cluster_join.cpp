@@ -44,7 +44,7 @@ Task<Result<>> ClusterMember::join() {
   if (done) co_return done;
   stop_.request();
   guard_.end(Error{Errc::kStopping, "join failed"});
-  if (std::exchange(registered_, false)) co_await registration_.drop();
+  if (std::exchange(registered_, false)) co_await unregister();
   co_return done;
 }
 
@@ -134,7 +134,7 @@ Task<Result<>> ClusterMember::give_back(Error reason) {
   Result<> vacated = co_await vacate_slot();
   self_ = NodeId{};
   registered_ = false;
-  co_await registration_.drop();
+  co_await unregister();
   if (!vacated) co_return vacated;
   co_return fail(reason);
 }

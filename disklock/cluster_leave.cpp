@@ -5,15 +5,22 @@ namespace cawfs {
 
 using format::SlotRecord;
 
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration kTryAgainAfter = 50ms;
+constexpr int kAttempts = 5;
+
+}  // namespace
+
 Task<Result<>> ClusterMember::leave() {
   co_await end_tasks();
   Result<> done;
   if (!withdrawn_ && !guard_.ended() && self_.incarnation.value != 0) {
     done = co_await vacate_slot();
     if (done) {
-      // The last one's registration keeps the reservation, so that a node fenced long ago cannot write when it wakes.
-      Result<bool> others = co_await others_remain();
-      if (others && *others) co_await registration_.drop();
+      co_await unregister();
       log_.info("left slot {}", self_.slot.value);
     }
   }
@@ -53,10 +60,26 @@ Task<Result<>> ClusterMember::vacate_slot() {
   co_return Result<>{};
 }
 
-Task<Result<bool>> ClusterMember::others_remain() {
-  Result<> done = co_await table_.read();
-  if (!done) co_return fail(done.error());
-  co_return table_.in_use() != 0;
+// The last one's registration keeps the reservation, so that a node fenced long ago cannot write when it wakes. A key
+// left behind is swept by the next to join.
+Task<void> ClusterMember::unregister() {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    Result<bool> may = co_await may_unregister();
+    if (may && *may) co_await registration_.drop();
+    if (may || !is_passing_error(may.error().code)) co_return;
+    co_await executor_.sleep(kTryAgainAfter);
+  }
+}
+
+Task<Result<bool>> ClusterMember::may_unregister() {
+  BlockDevice& device = guard_.ended() ? raw_ : static_cast<BlockDevice&>(guard_);
+  CawEditor editor(device, executor_, random_, geometry_.fs_id, kForever);
+  SlotTable table(device, editor, geometry_);
+  Result<> read = co_await table.read();
+  if (!read) co_return fail(read.error());
+  Result<RegisteredKeys> keys = co_await device.pr_read_keys();
+  if (!keys) co_return fail(keys.error());
+  co_return others_keep_the_reservation(table, *keys, registration_.key());
 }
 
 }  // namespace cawfs

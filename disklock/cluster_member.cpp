@@ -186,8 +186,8 @@ void ClusterMember::withdraw(Error reason) {
   heart_.request_stop();
   lease_changed();
   lease_condition_.notify_all();
-  // Unregistering makes the device refuse what may still be under way.
-  if (registered_) tasks_.spawn(registration_.drop());
+  // Makes the device refuse what may still be under way; where it may not, whoever recovers the slot fences us.
+  if (registered_) tasks_.spawn(unregister());
   notify([reason](MembershipObserver& o) { o.withdrawn(reason); });
 }
 

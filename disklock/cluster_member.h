@@ -104,7 +104,8 @@ class ClusterMember final : public Membership, private NexusKeeper {
 
   // cluster_leave.cpp
   Task<Result<>> vacate_slot();
-  Task<Result<bool>> others_remain();
+  Task<void> unregister();
+  Task<Result<bool>> may_unregister();
   Task<void> end_tasks();
 
   // cluster_watch.cpp

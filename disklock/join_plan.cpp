@@ -137,8 +137,8 @@ class Planner {
     std::optional<JoinPlan> plan;
     if (joiner_.initiator_name.empty()) return plan;
     each_in_use([&](const SlotView& view) {
-      const bool recovers = view.state == SlotState::kRecovering && view.recoverer.slot == view.slot &&
-                            field_text(view.record->recoverer_name) == joiner_.initiator_name;
+      const bool recovers =
+          view.recovered_from_within() && field_text(view.record->recoverer_name) == joiner_.initiator_name;
       if ((view.initiator_name != joiner_.initiator_name && !recovers) || plan) return;
       const Life state = life(view);
       const bool dead = view.state == SlotState::kRecovering || state == Life::kDead;
@@ -196,8 +196,7 @@ SilenceWatch::Subjects subjects_of(const SlotTable& table) {
     const SlotView* view = table.view(SlotNo{i});
     if (!view) continue;
     if (!view->in_use()) continue;
-    const bool from_within = view->state == SlotState::kRecovering && view->recoverer.slot == view->slot;
-    subjects[i] = from_within ? view->recoverer.incarnation : view->incarnation;
+    subjects[i] = view->recovered_from_within() ? view->recoverer.incarnation : view->incarnation;
   }
   return subjects;
 }

@@ -110,8 +110,7 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
                              (suspect.state == SlotState::kActive || view->recoverer == suspect.recoverer);
         if (!as_seen) return fail(Errc::kAgain, "slot", suspect.slot.value);
 
-        const bool from_within = view->state == SlotState::kRecovering && view->recoverer.slot == suspect.slot;
-        if (from_within && view->may_be_replayed()) fence_recoverer_too(record);
+        if (view->recovered_from_within() && view->may_be_replayed()) fence_recoverer_too(record);
         record.state = static_cast<std::uint8_t>(SlotState::kRecovering);
         set_recoverer(record, claimed.card);
         return CawEditor::Plan::kWrite;

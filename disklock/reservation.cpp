@@ -72,7 +72,8 @@ Task<Result<>> Registration::establish(Duration patience) {
       co_return done;
     }
     if (!is_passing_error(done.error().code) || executor_.now() >= give_up) {
-      co_await drop();
+      // Nobody sweeps keys there. Ours may have taken the place of the only one that keeps the reservation.
+      if (done.error() == Errc::kForeignReservation) co_await drop();
       co_return done;
     }
     co_await executor_.sleep(kTryAgainAfter);

@@ -29,7 +29,8 @@ class Registration {
   bool registered() const { return registered_; }
 
   // Sees that the device can do it, registers a fresh random key, makes the reservation. kUnsupported (with a line in
-  // the log saying what is missing), kForeignReservation (naming its holder), device errors after `patience`.
+  // the log saying what is missing), kForeignReservation (naming its holder), device errors after `patience`: the key
+  // may be registered then.
   Task<Result<>> establish(Duration patience);
 
   enum class State : std::uint8_t { kIntact, kKeyMissing, kReservationMissing };
@@ -39,7 +40,7 @@ class Registration {
   Task<Result<State>> restore();
   Task<Result<RegisteredKeys>> read_keys() { return device_.pr_read_keys(); }
 
-  // Unregisters, as well as it goes; a key left behind is swept by others.
+  // Unregisters, as well as it goes; a key left behind is swept by others. With the last key the reservation ends.
   Task<void> drop();
 
  private:

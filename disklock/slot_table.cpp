@@ -80,6 +80,20 @@ Task<Result<>> SlotTable::read() {
   co_return Result<>{};
 }
 
+bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& keys, PrKey own) {
+  bool others = false;
+  for (std::uint16_t i = 0; i < table.slots(); ++i) {
+    const SlotView* view = table.view(SlotNo{i});
+    if (!view) continue;
+    PrKey key;
+    if (view->state == format::SlotState::kActive) key = view->key;
+    if (view->recovered_from_within()) key = view->recoverer_key;
+    if (key == own) return false;
+    others = others || (key.value != 0 && std::ranges::find(keys.keys, key) != keys.keys.end());
+  }
+  return others;
+}
+
 HeartbeatTable::HeartbeatTable(BlockDevice& device, const Geometry& geometry)
     : device_(device), geometry_(geometry), buffer_(std::size_t{geometry.slots} * kBlockSize) {}
 

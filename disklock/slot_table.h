@@ -35,6 +35,8 @@ struct SlotView {
   const format::SlotRecord* record = nullptr;
 
   NodeId node() const { return {slot, incarnation}; }
+  // RECOVERING, by a joiner that will take it.
+  bool recovered_from_within() const { return state == format::SlotState::kRecovering && recoverer.slot == slot; }
   bool in_use() const { return state == format::SlotState::kActive || state == format::SlotState::kRecovering; }
   // The node is out for good.
   bool fenced() const { return (flags & format::kSlotFenced) != 0; }
@@ -98,6 +100,12 @@ class SlotTable {
   std::array<std::optional<SlotView>, kSlots> views_;
   std::uint64_t in_use_ = 0;
 };
+
+// May whoever has registered `own` unregister, without the reservation's ending with the last key? `keys` were read
+// after the table. Only the keys of nodes count: who is ACTIVE, or recovers from within a slot. A node asks this after
+// its own record has ceased to name it, so that of several which go at once the last to be named stays; and while it is
+// named others count on its key, so that it may not.
+bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& keys, PrKey own);
 
 // All heartbeats in one read.
 class HeartbeatTable {

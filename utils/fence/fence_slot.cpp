@@ -42,10 +42,7 @@ class SlotFencer {
     if (done) {
       done = co_await registration_.establish(kPatience);
       if (done) done = co_await claim_and_fence();
-      // As the last node that leaves: without any registration there would be no reservation, and what was fenced
-      // could write.
-      Result<RegisteredKeys> keys = co_await registration_.read_keys();
-      if (keys && keys->keys.size() > 1) co_await registration_.drop();
+      co_await unregister();
     }
     guard_.end(Error{Errc::kStopping, "done"});
     co_await guard_.join();
@@ -85,6 +82,15 @@ class SlotFencer {
     if (claimed->may_be_replayed) co_return Result<>{};
     Result<> fenced = co_await recovery_.fence(*claimed);
     co_return fenced;
+  }
+
+  // Not where no node is left: without any registration there would be no reservation, and what was fenced could write.
+  Task<void> unregister() {
+    Result<> read = co_await table_.read();
+    if (!read) co_return;
+    Result<RegisteredKeys> keys = co_await registration_.read_keys();
+    if (!keys || !others_keep_the_reservation(table_, *keys, registration_.key())) co_return;
+    co_await registration_.drop();
   }
 
   Executor& executor_;

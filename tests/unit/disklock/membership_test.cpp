@@ -670,5 +670,77 @@ TEST(Membership, SleeperWakesAfterTheLastHasLeft) {
   EXPECT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
 }
 
+// A fenced node sleeps, and no other but one is left: however that one ends, the reservation must outlive it.
+TEST(Membership, TheLastRegistrantThatWithdrawsKeepsTheReservation) {
+  MemberCluster cluster(24);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(2s);
+  const NodeId victim = a.member.self();
+  cluster.loop.pause(a.executor);
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(victim.slot); }));
+  b.member.withdraw(Error{Errc::kMedium, "test"});
+  cluster.loop.run_for(5s);
+  EXPECT_EQ(cluster.keys(), 1u);
+  cluster.loop.resume(a.executor);
+  EXPECT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
+  cluster.loop.run_for(1s);
+  EXPECT_EQ(cluster.keys(), 1u);
+
+  // Whoever comes next recovers it, and sweeps what is left of keys.
+  MemberNode& c = cluster.joined("c");
+  cluster.loop.run_for(5 * kDeadTime);
+  EXPECT_EQ(cluster.keys(), 1u);
+  EXPECT_TRUE(cluster.is_registered(cluster.key_of(c.member.self().slot)));
+}
+
+// Two withdraw at once: each sees the other's key, and none may count on it.
+TEST(Membership, AllWhoWithdrawAtOnceKeepTheReservation) {
+  MemberCluster cluster(25);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(2s);
+  a.member.withdraw(Error{Errc::kMedium, "test"});
+  b.member.withdraw(Error{Errc::kMedium, "test"});
+  cluster.loop.run_for(5s);
+  EXPECT_GE(cluster.keys(), 1u);
+}
+
+// A slot in use whose key is not registered any more does not keep the reservation.
+TEST(Membership, TheLastToLeaveCountsKeysAndNotSlots) {
+  MemberCluster cluster(26);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(2s);
+  const PrKey lost = cluster.key_of(a.member.self().slot);
+  cluster.loop.pause(a.executor);
+  Result<> done = cluster.loop.run(
+      b.executor, b.member.device().pr_preempt_and_abort(cluster.key_of(b.member.self().slot), lost, kReservationType));
+  ASSERT_TRUE(done);
+  EXPECT_TRUE(cluster.stop(b));
+  cluster.destroy(b);
+  EXPECT_EQ(cluster.keys(), 1u);
+}
+
+// The host of the last one to leave comes back, and its join fails: the key that it replaced was the only one.
+TEST(Membership, AJoinThatFailsKeepsTheReservation) {
+  MemberCluster cluster(27, {.sessions = true}, 1);
+  MemberNode& a = cluster.joined("a");
+  const SlotNo slot = a.member.self().slot;
+  EXPECT_TRUE(cluster.stop(a));
+  cluster.destroy(a);
+  EXPECT_EQ(cluster.keys(), 1u);
+  // The slot that it takes is damaged for its first COMPARE AND WRITE.
+  MemberNode& again = cluster.start("a");
+  cluster.lun.set_hook([&](const SimulatedRequest& request) {
+    return request.kind == Kind::kCaw ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+  });
+  const Result<> done = cluster.try_join(again);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error(), Errc::kMedium);
+  EXPECT_EQ(cluster.keys(), 1u);
+  EXPECT_TRUE(cluster.is_clean(slot));
+}
+
 }  // namespace
 }  // namespace cawfs::test
