@@ -9,10 +9,10 @@
 #include <csignal>
 #include <cstring>
 
+#include "core/base/explain.h"
 #include "core/device/open_device.h"
 #include "core/device/probe.h"
 #include "core/format/superblock_io.h"
-#include "mount/explain.h"
 #include "mount/user_table.h"
 
 namespace cawfs {

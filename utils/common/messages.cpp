@@ -9,43 +9,6 @@
 
 namespace cawfs {
 
-namespace {
-
-const char* remedy(Errc code) {
-  switch (code) {
-    case Errc::kBadMagic:
-      return "; is this the right device? There is no cawfs on it";
-    case Errc::kBadChecksum:
-    case Errc::kBadIdentity:
-    case Errc::kBadValue:
-      return "; the file system is damaged: fsck.cawfs -n says where, if it can be read at all";
-    case Errc::kBadFeature:
-    case Errc::kBadVersion:
-      return "; made by a newer cawfs: update this host";
-    case Errc::kBadBlockSize:
-      return "; the device has another logical block size than when the file system was made";
-    case Errc::kBounds:
-      return "; has it been cut off, or is it the wrong one?";
-    case Errc::kReadOnly:
-      return "; the device, or the file's permissions, refuse writing";
-    case Errc::kLive:
-      return "; unmount it everywhere first";
-    case Errc::kBusy:
-      return "; another process uses the device";
-    default:
-      return "";
-  }
-}
-
-}  // namespace
-
-std::string explain(const Error& error) {
-  std::string text(error.where);
-  if (!text.empty() && error.address != 0) text += fmt::format(" {}", error.address);
-  if (!text.empty()) text += ": ";
-  return text + std::string(describe(error.code)) + remedy(error.code);
-}
-
 std::string size_text(std::uint64_t bytes) {
   constexpr std::array kUnits{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
   std::size_t unit = 0;

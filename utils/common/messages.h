@@ -6,12 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "core/base/error.h"
-
 namespace cawfs {
-
-// "superblock 16: wrong checksum", and what may be done.
-std::string explain(const Error& error);
 
 // "1.5 GiB".
 std::string size_text(std::uint64_t bytes);

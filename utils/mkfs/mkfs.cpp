@@ -1,5 +1,6 @@
 #include "utils/mkfs/mkfs.h"
 
+#include "core/base/explain.h"
 #include "core/format/superblock_io.h"
 #include "utils/common/messages.h"
 #include "utils/mkfs/claim.h"

@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <string>
 
+#include "core/base/explain.h"
 #include "core/device/open_device.h"
 #include "core/format/superblock_io.h"
 #include "core/runtime/reactor.h"
-#include "utils/common/messages.h"
 #include "utils/common/usage.h"
 #include "utils/fence/fence_slot.h"
 #include "utils/fence/self_test.h"

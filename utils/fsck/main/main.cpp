@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "core/base/explain.h"
 #include "core/device/open_device.h"
 #include "core/runtime/reactor.h"
 #include "utils/common/messages.h"

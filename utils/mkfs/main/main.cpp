@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/base/explain.h"
 #include "core/device/open_device.h"
 #include "core/format/superblock_io.h"
 #include "core/runtime/reactor.h"

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "core/base/explain.h"
 #include "core/device/open_device.h"
 #include "core/format/superblock_io.h"
 #include "core/runtime/reactor.h"
-#include "utils/common/messages.h"
 #include "utils/common/usage.h"
 #include "utils/replay/journals.h"
 #include "utils/replay/replay_dead.h"

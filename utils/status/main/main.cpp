@@ -5,9 +5,9 @@
 #include <cstdio>
 #include <string>
 
+#include "core/base/explain.h"
 #include "core/device/open_device.h"
 #include "core/runtime/reactor.h"
-#include "utils/common/messages.h"
 #include "utils/common/usage.h"
 #include "utils/status/cluster_status.h"
 

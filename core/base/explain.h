@@ -1,4 +1,4 @@
-// An error in words for people, with what to do about it where that is known.
+// An error in words for people: "superblock 16: wrong checksum", with what may be done about it where that is known.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-#include "mount/explain.h"
+#include "core/base/explain.h"
 
 #include <fmt/format.h>
 
@@ -13,16 +13,17 @@ const char* remedy(Errc code) {
     case Errc::kBadChecksum:
     case Errc::kBadIdentity:
     case Errc::kBadValue:
-      return "; run fsck.cawfs -n";
+      return "; the file system is damaged: fsck.cawfs -n says where, if it can be read at all";
     case Errc::kBadFeature:
     case Errc::kBadVersion:
       return "; made by a newer cawfs: update this host";
-    case Errc::kReadOnly:
-      return "; to read a write-protected copy as it stands, use -o ro,norecovery";
-    case Errc::kBounds:
-      return "; has the device been cut off, or is it the wrong one?";
     case Errc::kBadBlockSize:
       return "; the device has another logical block size than when the file system was made";
+    case Errc::kBounds:
+      return "; has the device been cut off, or is it the wrong one?";
+    case Errc::kReadOnly:
+      return "; the device, or the file's permissions, refuse writing: a write-protected copy is mounted with "
+             "-o ro,norecovery";
     case Errc::kNameInUse:
       return "; give each mount its own name with -o initiator=NAME";
     case Errc::kNoSlot:
@@ -43,9 +44,10 @@ const char* remedy(Errc code) {
 }  // namespace
 
 std::string explain(const Error& error) {
-  std::string text(describe(error.code));
-  if (*error.where) text += fmt::format(" ({})", error.where);
-  return text + remedy(error.code);
+  std::string text(error.where);
+  if (!text.empty() && error.address != 0) text += fmt::format(" {}", error.address);
+  if (!text.empty()) text += ": ";
+  return text + std::string(describe(error.code)) + remedy(error.code);
 }
 
 }  // namespace cawfs
