@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <getopt.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,7 +42,7 @@ Simulates clusters under random operations and faults, each from one seed, and c
 Exit status: 0 nothing wrong, 1 a seed failed (it is printed, with the command that runs it again), 2 wrong usage.
 )";
 
-constexpr unsigned kSeedLimitSeconds = 60;
+constexpr rlim_t kSeedLimitSeconds = 60;  // of processor time
 // What CI runs: the first ones, and those that have found something.
 constexpr std::array<std::uint64_t, 16> kSeedsWithoutFaults{1, 2, 3, 4, 5, 6, 7, 8, 20, 23, 31, 37, 39, 78, 103, 120};
 constexpr std::uint64_t kSecondsWithoutFaults = 6;  // simulated
@@ -103,7 +104,8 @@ struct Outcome {
 // In the child: runs the seed and writes down what came of it.
 [[noreturn]] void run_child(const SimulationOptions& options, int out) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  alarm(kSeedLimitSeconds);  // what never waits cannot be stopped otherwise
+  const rlimit limit{kSeedLimitSeconds, kSeedLimitSeconds};
+  setrlimit(RLIMIT_CPU, &limit);  // what never waits cannot be stopped otherwise
   // Never destroyed: after a failure it is in the middle of something.
   SimulationResult result = (new Simulation(options))->run();
   if (result.failure) {
@@ -145,9 +147,10 @@ Outcome run_seed(const Options& options, std::uint64_t seed) {
   Outcome outcome;
   outcome.failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
   if (outcome.failed && (!WIFEXITED(status) || WEXITSTATUS(status) != 1)) {
-    std::fprintf(stderr, "cluster_sim: seed %llu crashed; to see it again: cluster_sim --seed %llu --nodes %u\n",
-                 static_cast<unsigned long long>(seed), static_cast<unsigned long long>(seed),
-                 options_of(options, seed).nodes);
+    const bool endless = WIFSIGNALED(status) && (WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGKILL);
+    std::fprintf(stderr, "cluster_sim: seed %llu %s; to see it again: cluster_sim --seed %llu --nodes %u\n",
+                 static_cast<unsigned long long>(seed), endless ? "runs on without end" : "crashed",
+                 static_cast<unsigned long long>(seed), options_of(options, seed).nodes);
   }
   std::istringstream lines(text);
   lines >> outcome.trace_hash >> outcome.simulated_ms;
