@@ -232,18 +232,6 @@ TEST_F(FileSystemTest, ALockThatGoesTakesDirtyDataToTheDevice) {
   EXPECT_EQ(read(file, 99'998, 10), "kk");
 }
 
-// What was written ahead of need may be another node's blocks from then on, and is not to be written again after a
-// reset of the LUN: the device must not have it in its cache alone.
-TEST_F(FileSystemTest, AGroupThatGoesLeavesNothingInTheDevicesCache) {
-  ASSERT_TRUE(write(create("file"), 0, std::string(100'000, 'k')).has_value());
-  std::optional<SimulatedRequest::Kind> last;
-  mounted.small.lun.set_observer([&](const SimulatedRequest& request, const Result<>&) { last = request.kind; });
-  const Geometry& geometry = mounted.small.geometry;
-  mounted.give_up(lock_of(geometry, geometry.group_of(root().block())), LockMode::kNone);
-  EXPECT_EQ(last, SimulatedRequest::Kind::kFlush);
-  mounted.small.lun.set_observer({});
-}
-
 TEST_F(FileSystemTest, ReadsAreDatedOnlyWhenDue) {
   const InodeNo file = create("file");
   pass(std::chrono::seconds(1));
