@@ -41,6 +41,12 @@ Task<Result<>> GuardedDevice::pass_gate() {
   co_return Result<>{};
 }
 
+Task<Result<>> GuardedDevice::pass_gate_for_heartbeat() {
+  while (!ended_ && !open_ && !writing_again_) co_await changed_.wait();
+  if (ended_) co_return fail(*ended_);
+  co_return Result<>{};
+}
+
 Task<Result<>> GuardedDevice::pass_gate_for_caw() {
   while (!ended_) {
     if (open_ && admitted_ != raw_.session()) close_gate(false, 0);
@@ -67,6 +73,7 @@ void GuardedDevice::close_gate(bool reset, std::uint64_t sequence) {
   reset_ = reset_ || reset;
   attention_at_ = std::max(attention_at_, sequence);
   ++attentions_;
+  writing_again_ = false;
   if (reset && keeper_) keeper_->reset_seen();
   if (!open_) return;
   open_ = false;
@@ -117,7 +124,10 @@ Task<void> GuardedDevice::reopen() {
     }
     if (ended_) break;
     if (reset) {
+      writing_again_ = seen == attentions_;
+      changed_.notify_all();
       Result<> rewritten = co_await write_unflushed_again();
+      writing_again_ = false;
       if (!rewritten) {
         co_await executor_.sleep(kSendAgainAfter);
         continue;
@@ -212,7 +222,7 @@ Task<Result<>> GuardedDevice::write_zeroes(std::uint64_t offset, std::uint64_t l
 }
 
 Task<Result<>> GuardedDevice::write_once(std::uint64_t offset, std::span<const std::byte> data, Durability durability) {
-  Result<> open = co_await pass_gate();
+  Result<> open = co_await pass_gate_for_heartbeat();
   if (!open) co_return open;
   InFlight request;
   start(request);

@@ -71,7 +71,9 @@ class GuardedDevice final : public BlockDevice {
 
   // Something of this node's registration was found missing: closes the gate and has the keeper look.
   void doubt() { close_gate(false, 0); }
-  // A write that is sent once, for heartbeats: waits for the gate only, and leaves its outcome to the caller.
+  // A write that is sent once, for heartbeats: waits until the keeper has found this node to be one, but not for the
+  // cached writes that a reset has undone, and leaves its outcome to the caller. It must be durable: nothing of it is
+  // kept.
   Task<Result<>> write_once(std::uint64_t offset, std::span<const std::byte> data, Durability durability);
 
   const DeviceFacts& facts() const override { return raw_.facts(); }
@@ -118,6 +120,8 @@ class GuardedDevice final : public BlockDevice {
   Task<Result<>> send(const Change& change);
   // Waits until the gate is open; the error that the device has ended with.
   Task<Result<>> pass_gate();
+  // The same, or open for heartbeats alone.
+  Task<Result<>> pass_gate_for_heartbeat();
   // The same, until a COMPARE AND WRITE sent without waiting any more will not be refused.
   Task<Result<>> pass_gate_for_caw();
   // Reads until no unit attention waits.
@@ -141,6 +145,7 @@ class GuardedDevice final : public BlockDevice {
   std::uint64_t sequence_ = 0;
   boost::intrusive::list<InFlight, boost::intrusive::constant_time_size<false>> in_flight_;
   bool open_ = true;
+  bool writing_again_ = false;             // closed but for heartbeats: the node is one still
   std::optional<std::uint64_t> admitted_;  // the session that has been looked after
   bool reset_ = false;                     // a reset was seen since the gate closed
   std::uint64_t attention_at_ = 0;         // requests sent before this one count as ended

@@ -141,6 +141,34 @@ TEST_F(GuardedDeviceTest, UnknownOutcomeOfCawIsToldWithTheGateOpen) {
   EXPECT_TRUE(loop.run(executor, guard.compare_and_write(4096, zero.bytes(), next.bytes())));
 }
 
+// Rewriting what a reset has undone may take longer than the self-lease: heartbeats do not wait for it, though they do
+// for the keeper.
+TEST_F(GuardedDeviceTest, HeartbeatsDoNotWaitForCachedWrites) {
+  guard.set_keeper(&keeper);
+  for (std::uint64_t block = 1; block <= 8; ++block) ASSERT_TRUE(write(block, 7, Durability::kCached));
+  lun.power_cut();
+  const Time slow_until = loop.now() + 20s;
+  lun.set_hook([&](const SimulatedRequest& request) {
+    if (request.kind == Kind::kWrite && request.offset == std::uint64_t{100} * 4096) EXPECT_GE(keeper.asked, 1);
+    const bool lost = request.kind == Kind::kWrite && request.offset == std::uint64_t{5} * 4096;
+    return lost && loop.now() < slow_until ? SimulatedFate::kLoseRequest : SimulatedFate::kRun;
+  });
+  IoBuffer beat(4096);
+  for (int i = 0; i < 20; ++i) {
+    const Time issued = loop.now();
+    const Result<> done =
+        loop.run(executor, guard.write_once(std::uint64_t{100} * 4096, beat.bytes(), Durability::kFua));
+    if (i > 0) EXPECT_TRUE(done);
+    EXPECT_LT(loop.now() - issued, 500ms);
+    loop.run_for(500ms);
+  }
+  EXPECT_LT(loop.now(), slow_until);
+  ASSERT_TRUE(loop.run(executor, guard.flush()));
+  EXPECT_GE(loop.now(), slow_until);
+  lun.power_cut();
+  for (std::uint64_t block = 1; block <= 8; ++block) EXPECT_EQ(value(block), 7);
+}
+
 struct GuardedSessionTest : GuardedDeviceTest {
   GuardedSessionTest() : GuardedDeviceTest({.sessions = true}) { guard.set_keeper(&keeper); }
   ~GuardedSessionTest() override { EXPECT_EQ(lun.refused_caws(), 0u); }
