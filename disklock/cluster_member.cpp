@@ -145,8 +145,10 @@ Task<Result<ClusterMember::Own>> ClusterMember::restore_registration() {
   }
   if (!found) co_return fail(found.error());
   if (may_register) own = co_await look_at_own_slot();
-  const bool fenced = own && *own == Own::kBeingRecovered && *found == Registration::State::kKeyMissing;
-  if (fenced) co_return Own::kLost;
+  if (!own) co_return own;
+  const bool was_missing = *found == Registration::State::kKeyMissing || registration_.registered_again();
+  if (*own == Own::kBeingRecovered && was_missing) co_return Own::kLost;
+  if (*own == Own::kMine) registration_.slot_seen();
   co_return own;
 }
 

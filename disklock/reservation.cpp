@@ -63,6 +63,7 @@ Task<Result<>> Registration::establish(Duration patience) {
   do {
     key_ = PrKey{random_.next()};
   } while (key_.value == 0);
+  registered_again_ = false;
   while (true) {
     Result<> done = co_await check_capabilities();
     if (done) done = co_await device_.pr_register_ignore(key_, aptpl_);
@@ -91,14 +92,17 @@ Task<Result<Registration::State>> Registration::look() {
 
 Task<Result<Registration::State>> Registration::restore() {
   Result<State> found = co_await look();
-  if (!found || *found == State::kIntact) co_return found;
+  if (!found) co_return found;
   if (*found == State::kKeyMissing) {
+    registered_again_ = true;
     Result<> again = co_await device_.pr_register_ignore(key_, aptpl_);
     if (!again) co_return fail(again.error());
   }
-  Result<> reserved = co_await make_reservation();
-  if (!reserved) co_return fail(reserved.error());
-  co_return found;
+  if (*found != State::kIntact) {
+    Result<> reserved = co_await make_reservation();
+    if (!reserved) co_return fail(reserved.error());
+  }
+  co_return registered_again_ ? State::kKeyMissing : *found;
 }
 
 Task<void> Registration::drop() {

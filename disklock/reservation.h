@@ -36,8 +36,14 @@ class Registration {
   enum class State : std::uint8_t { kIntact, kKeyMissing, kReservationMissing };
   // Asks once.
   Task<Result<State>> look();
-  // Registers the same key again if it is missing and makes the reservation; tries once. Says what it found first.
+  // Registers the same key again if it is missing and makes the reservation; tries once. Says what it found first:
+  // kKeyMissing as long as registered_again(), for a REGISTER whose reply was lost hides that the key had gone.
   Task<Result<State>> restore();
+  // A missing key may have been registered again since slot_seen(): if somebody has claimed the slot by now, he may
+  // have taken it away.
+  bool registered_again() const { return registered_again_; }
+  // The slot was read, after a restore() that succeeded, and stands.
+  void slot_seen() { registered_again_ = false; }
   Task<Result<RegisteredKeys>> read_keys() { return device_.pr_read_keys(); }
 
   // Unregisters, as well as it goes; a key left behind is swept by others. With the last key the reservation ends.
@@ -56,6 +62,7 @@ class Registration {
   Aptpl aptpl_;
   PrKey key_;
   bool registered_ = false;
+  bool registered_again_ = false;
 };
 
 }  // namespace cawfs

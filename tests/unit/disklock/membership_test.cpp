@@ -742,5 +742,49 @@ TEST(Membership, AJoinThatFailsKeepsTheReservation) {
   EXPECT_TRUE(cluster.is_clean(slot));
 }
 
+// A node looks at its slot, finds it its own, and sleeps. Meanwhile it is claimed, and loses its key. It wakes, misses
+// the key and registers again, and the n-th reply about reservations is lost: it must not take its own REGISTER for a
+// sign that it was never fenced, and write while its journal is replayed.
+TEST(Membership, RegisteringAgainDoesNotHideThatTheKeyHadGone) {
+  for (int n = 1; n <= 5; ++n) {
+    SCOPED_TRACE(n);
+    MemberCluster cluster(28);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(3s);
+    const NodeId victim = a.member.self();
+    const std::uint64_t record = cluster.geometry.slot_record_offset(victim.slot);
+    const PrKey key = cluster.key_of(victim.slot);
+    bool asleep = false;
+    bool preempted = false;
+    int replies = 0;
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      const bool looks = request.kind == Kind::kRead && request.offset == record && request.length == kBlockSize;
+      if (request.node == "a" && looks && !asleep) {
+        asleep = true;
+        cluster.loop.pause(a.executor);
+      }
+      if (request.node == "b" && request.kind == Kind::kCaw && asleep && !preempted && !cluster.is_registered(key)) {
+        preempted = true;  // and the keys have been read back
+        cluster.loop.pause(b.executor);
+        return SimulatedFate::kLoseRequest;
+      }
+      const bool answers = request.node == "a" && request.kind == Kind::kReservation && preempted;
+      return answers && ++replies == n ? SimulatedFate::kLoseReply : SimulatedFate::kRun;
+    });
+    static_cast<GuardedDevice&>(a.member.device()).doubt();
+    ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return preempted; }));
+    const auto before = cluster.data_of(victim.slot);
+    cluster.loop.resume(a.executor);
+    EXPECT_TRUE(cluster.wait(3s, [&] { return a.member.withdrawn(); }));
+    cluster.loop.run_for(2s);
+    EXPECT_EQ(cluster.data_of(victim.slot), before);
+    EXPECT_FALSE(cluster.is_registered(key));
+    cluster.loop.resume(b.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(victim.slot); }));
+    EXPECT_EQ(b.withdrawals, 0);
+  }
+}
+
 }  // namespace
 }  // namespace cawfs::test
