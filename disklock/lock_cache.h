@@ -65,6 +65,10 @@ struct CachedLock {
     return mode;
   }
   bool needs_acquire() const { return give_up == GiveUp::kNo && wanted() > held; }
+  // The entry names us as its waiter though those who waited for more have been told of an error: it keeps out others.
+  bool waits_for_nobody() const {
+    return my_turn && held != LockMode::kNone && give_up == GiveUp::kNo && !needs_acquire();
+  }
   bool idle() const {
     return held == LockMode::kNone && queue.empty() && !users() && !opener_on_disk && !check_opener && !disown &&
            !ahead && asked == 0;
@@ -91,6 +95,7 @@ struct CachedBlock {
   Duration interval{0};             // of polling while waiting
   std::optional<Time> ready_since;  // the first lock waits to be let go
   std::uint32_t misses = 0;         // entries to be read here that another node held EX
+  bool failing = false;             // the last round could not read or write the block
   // While not working: the last image in short, so that letting a lock go needs no read.
   std::optional<format::LockBlock> remembered;
 

@@ -137,6 +137,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   void plan_acquiring(CachedBlock& block, std::size_t entry, const LockEntry& now, Round& round);
   void plan_releasing(CachedBlock& block, std::size_t entry, const LockEntry& now, Round& round);
   void plan_cleaning(CachedBlock& block, std::size_t entry, const LockEntry& now, Round& round);
+  void plan_waiting_no_more(CachedBlock& block, std::size_t entry, const LockEntry& now, Round& round);
   std::uint64_t records_to_read(const CachedBlock& block, std::uint64_t doubt, const LockEntry& now) const;
   bool seems_ended(SlotNo slot, const LockEntry& now) const;
   void ran(CachedBlock& block, const Round& round);

@@ -36,7 +36,8 @@ void LockManager::plan_entry(CachedBlock& block, std::size_t entry, Round& round
   if (lock.held != LockMode::kNone || lock.needs_acquire()) lock.disown = false;
   if (lock.held != LockMode::kNone) lock.check_opener = false;  // what the bit says counts only once we let go
   const bool releasing = lock.give_up == GiveUp::kReady;
-  if (!releasing && !lock.needs_acquire() && !lock.disown && !lock.check_opener) return;
+  const bool nothing = !lock.disown && !lock.check_opener && !lock.waits_for_nobody();
+  if (!releasing && !lock.needs_acquire() && nothing) return;
 
   const Result<LockEntry> now = decode(block.image.as<format::LockBlock>().entries[entry]);
   if (!now) {
@@ -52,6 +53,8 @@ void LockManager::plan_entry(CachedBlock& block, std::size_t entry, Round& round
     plan_releasing(block, entry, *now, round);
   } else if (lock.needs_acquire()) {
     plan_acquiring(block, entry, *now, round);
+  } else if (lock.waits_for_nobody()) {
+    plan_waiting_no_more(block, entry, *now, round);
   } else {
     plan_cleaning(block, entry, *now, round);
   }
@@ -140,6 +143,17 @@ void LockManager::plan_cleaning(CachedBlock& block, std::size_t entry, const Loc
   lock.disown = false;
   lock.check_opener = false;
   lock.opener_on_disk = (now.openers & slot_bit(self().slot)) != 0;
+}
+
+void LockManager::plan_waiting_no_more(CachedBlock& block, std::size_t entry, const LockEntry& now, Round& round) {
+  if (!is_waiter(now, self())) {
+    block.locks[entry].my_turn = false;
+    return;
+  }
+  LockEntry after = now;
+  after.owner = {};
+  after.waiter = LockMode::kNone;
+  round.changes.push_back({.entry = entry, .kind = Round::Kind::kWrite, .after = after});
 }
 
 // Of the slots in doubt, those whose records should be read now: where something hints that the node has ended, and

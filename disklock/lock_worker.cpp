@@ -8,6 +8,15 @@
 
 namespace cawfs {
 
+namespace {
+
+using namespace std::chrono_literals;
+
+// A block that cannot be read, while locks in it are held, is tried again so soon; sooner when somebody asks.
+constexpr Duration kTryAgainAfter = 500ms;
+
+}  // namespace
+
 void LockManager::start_work(CachedBlock& block) {
   if (block.working) {
     block.wake.notify_all();
@@ -25,7 +34,8 @@ bool LockManager::still_held(const CachedBlock& block) const {
 bool LockManager::has_work(const CachedBlock& block) const {
   if (block.resets_checked != resets_ && still_held(block)) return true;
   return std::ranges::any_of(block.locks, [](const CachedLock& lock) {
-    return lock.needs_acquire() || lock.give_up == GiveUp::kReady || lock.disown || lock.check_opener;
+    return lock.needs_acquire() || lock.give_up == GiveUp::kReady || lock.disown || lock.check_opener ||
+           lock.waits_for_nobody();
   });
 }
 
@@ -45,7 +55,9 @@ Task<void> LockManager::work(CachedBlock& block) {
     Result<> done = co_await membership_.wait_for_lease();
     if (done && !ended()) done = co_await work_once(block);
     if (!done) block_failed(block, done.error());
+    block.failing = !done;
     block.worked.notify_all();
+    if (!done && has_work(block) && !ended()) co_await block.wake.wait_until(executor_.now() + kTryAgainAfter);
   }
   if (ended()) {
     for (CachedLock& lock : block.locks) fail_users(lock, end_error());
@@ -167,7 +179,13 @@ Task<Result<>> LockManager::write_round(CachedBlock& block, Round round) {
   ++counts_.writes;
   Result<CawResult> written = co_await editor_.write(std::move(block.image), std::move(next));
   block.image = {};
-  if (!written) co_return fail(written.error());
+  if (!written) {
+    for (const Round::Change& change : round.changes) {
+      const bool waits = change.after.waiter != LockMode::kNone && change.after.owner == self();
+      if (waits) block.locks[change.entry].my_turn = true;  // it may have run
+    }
+    co_return fail(written.error());
+  }
   if (written->outcome == CawOutcome::kOthersChanged) {
     Result<> durable = co_await editor_.make_durable(written->image.writer());
     if (!durable) co_return durable;
@@ -198,9 +216,9 @@ Task<void> LockManager::wait_for_change(CachedBlock& block, bool waiting, std::o
 }
 
 // The block cannot be read or written: whoever wants something of it is told. What was being given up counts as given
-// up.
+// up. What is held, but could not be compared with the disk since a reset, is served to nobody until it has been.
 void LockManager::block_failed(CachedBlock& block, const Error& error) {
-  if (!ended()) {
+  if (!ended() && !block.failing) {
     log_.error("lock block {}: {}", block.block.value, describe(error.code));
   }
   block.image = {};
@@ -211,7 +229,7 @@ void LockManager::block_failed(CachedBlock& block, const Error& error) {
       fail_users(lock, error);
       let_go(block, entry, LockMode::kNone, true);
       lock.handover = false;
-    } else if (lock.needs_acquire()) {
+    } else if (lock.needs_acquire() || block.resets_checked != resets_) {
       fail_users(lock, error);
       lock.ahead = false;
       ask(lock, {block.block, static_cast<std::uint8_t>(entry)}, 0, LockMode::kNone, {});
@@ -219,7 +237,6 @@ void LockManager::block_failed(CachedBlock& block, const Error& error) {
     lock.disown = false;
     lock.check_opener = false;
   }
-  block.resets_checked = resets_;
 }
 
 }  // namespace cawfs

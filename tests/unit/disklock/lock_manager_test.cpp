@@ -395,6 +395,55 @@ TEST_F(LockManagerTest, ABrokenLockBlockIsAnErrorToThoseWhoWantIt) {
   take(a, {chunk(7), 3}, kEx).release();  // the others are not touched
 }
 
+// After a reset nothing is served from a lock whose block cannot be read; once it can, what it says counts.
+TEST_F(LockManagerTest, ALockThatCannotBeComparedAfterAResetIsServedToNobody) {
+  for (const bool lost : {false, true}) {
+    TestNode& a = add_node(lost ? 1 : 0);
+    const LockName name{chunk(lost ? 3 : 2), 1};
+    take(a, name, kEx).release();
+    IoBuffer good(options_.logical_block);
+    lun_->peek(name.block.offset_bytes(), good.bytes());
+    IoBuffer noise(options_.logical_block);
+    noise.data()[5] = std::byte{77};
+    lun_->poke(name.block.offset_bytes(), noise.bytes());
+    a.membership.reset();
+    EXPECT_EQ(run(a, a.locks.acquire(name, kS, LocalUse::kShared)).error(), Errc::kBadMagic);
+    EXPECT_FALSE(a.locks.try_acquire(name, kS, LocalUse::kShared).has_value());
+    loop_->run_for(10s);
+    EXPECT_FALSE(a.locks.try_acquire(name, kS, LocalUse::kShared).has_value());
+    EXPECT_LE(a.log.lines.size(), 2u);
+    if (lost) {
+      format_lock_block(name.block);
+    } else {
+      lun_->poke(name.block.offset_bytes(), good.bytes());
+    }
+    loop_->run_for(3s);
+    EXPECT_EQ(a.membership.withdrawn(), lost);
+    EXPECT_EQ(a.locks.try_acquire(name, kEx, LocalUse::kShared).has_value(), !lost);
+  }
+}
+
+// Who waits for more than S, and is told of an error, must not go on keeping others from S.
+TEST_F(LockManagerTest, AnUpgradeThatFailsKeepsNobodyOut) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  TestNode& c = add_node(2);
+  take(a, kName, kS).release();
+  LockHold reader = take(b, kName, kS);
+  a.tasks.spawn(operate(a, kName, kEx, 0s, true));
+  loop_->run_for(1s);
+  EXPECT_EQ(on_disk(kName).owner, a.id);
+  EXPECT_EQ(on_disk(kName).waiter, kEx);
+  a.membership.corrupt_records = true;
+  run(a, a.tasks.join());
+  EXPECT_EQ(failed_, 1u);
+  EXPECT_EQ(a.locks.held(kName), kS);
+  a.membership.corrupt_records = false;
+  take(c, kName, kS).release();
+  EXPECT_EQ(on_disk(kName).waiter, LockMode::kNone);
+  EXPECT_EQ(a.locks.held(kName), kS);
+}
+
 TEST_F(LockManagerTest, FourHungryNodesAreServedInTurn) {
   std::vector<TestNode*> all;
   std::vector<int> served(4, 0);
