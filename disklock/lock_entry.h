@@ -48,21 +48,30 @@ class SlotLives {
   // `live`: the incarnation that is ACTIVE or RECOVERING there; nullopt: none.
   void set(SlotNo slot, std::optional<Incarnation> live) {
     read_ |= slot_bit(slot);
+    unknown_ &= ~slot_bit(slot);
     live_[slot.value] = live.value_or(Incarnation{0});
   }
+  // Its record was read, and tells nothing: it counts as alive.
+  void set_unknown(SlotNo slot) {
+    read_ |= slot_bit(slot);
+    unknown_ |= slot_bit(slot);
+  }
   std::uint64_t read() const { return read_; }
-  bool stale(NodeId node) const { return (read_ & slot_bit(node.slot)) && live_[node.slot.value] != node.incarnation; }
+  bool stale(NodeId node) const {
+    return (read_ & ~unknown_ & slot_bit(node.slot)) && live_[node.slot.value] != node.incarnation;
+  }
   // Bits of the slots that were read and have no node.
   std::uint64_t vacant() const {
     std::uint64_t bits = 0;
     for (std::uint16_t slot = 0; slot < kSlots; ++slot) {
       if (live_[slot] == Incarnation{0}) bits |= slot_bit(SlotNo{slot});
     }
-    return bits & read_;
+    return bits & read_ & ~unknown_;
   }
 
  private:
   std::uint64_t read_ = 0;
+  std::uint64_t unknown_ = 0;
   std::array<Incarnation, kSlots> live_{};
 };
 

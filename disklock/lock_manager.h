@@ -170,6 +170,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   struct Seen {
     Time at;
     std::optional<Incarnation> live;
+    bool unknown = false;  // the record is damaged
   };
   std::array<std::optional<Seen>, kSlots> seen_;
   std::function<void(SlotNo)> on_ring_;

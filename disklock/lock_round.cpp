@@ -171,6 +171,7 @@ std::uint64_t LockManager::records_to_read(const CachedBlock& block, std::uint64
 bool LockManager::seems_ended(SlotNo slot, const LockEntry& now) const {
   const auto& seen = seen_[slot.value];
   const bool recent = seen && executor_.now() - seen->at < tuning_.record_check;
+  if (recent && seen->unknown) return false;
   std::optional<Incarnation> live = recent ? seen->live : membership_.incarnation_of(slot);
   if (live == Incarnation{0}) live.reset();
   const bool by_name = now.mode == LockMode::kExclusive || now.waiter != LockMode::kNone;

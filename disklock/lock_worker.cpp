@@ -129,17 +129,19 @@ Task<Result<>> LockManager::read_records(CachedBlock& block, std::uint64_t slots
     Result<SlotView> view = record ? view_slot(slot, *record) : Result<SlotView>(fail(record.error()));
     if (!view) {
       log_.warning("slot record {}: {}", slot.value, describe(view.error().code));
-      if (error_class(view.error().code) == ErrorClass::kCorrupt) {
-        slot_unknown(block, slot, view.error());
-      } else {
+      if (error_class(view.error().code) != ErrorClass::kCorrupt) {
         co_await block.wake.wait_until(executor_.now() + tuning_.record_check);
+        co_return Result<>{};
       }
-      co_return Result<>{};
+      seen_[slot.value] = Seen{executor_.now(), std::nullopt, true};
+      block.lives.set_unknown(slot);
+      slot_unknown(block, slot, view.error());
+      continue;
     }
-    if (view->damaged()) slot_unknown(block, slot, Error{Errc::kBadValue, "journal of slot", slot.value});
     const std::optional<Incarnation> live = view->in_use() ? std::optional(view->incarnation) : std::nullopt;
     seen_[slot.value] = Seen{executor_.now(), live};
     block.lives.set(slot, live);
+    if (view->damaged()) slot_unknown(block, slot, Error{Errc::kBadValue, "journal of slot", slot.value});
   }
   co_return Result<>{};
 }
@@ -151,8 +153,11 @@ void LockManager::slot_unknown(CachedBlock& block, SlotNo slot, const Error& err
     CachedLock& lock = block.locks[entry];
     if (!lock.needs_acquire()) continue;
     const Result<LockEntry> now = decode(block.image.as<format::LockBlock>().entries[entry]);
-    const bool named = now && (now->owner.slot == slot || ((now->sharers | now->openers) & slot_bit(slot)) != 0);
-    if (!named) continue;
+    if (!now) continue;
+    const AcquirePlan plan = plan_acquire(
+        *now, {.self = self(), .held = lock.held, .wanted = lock.wanted(), .handover = lock.handover}, block.lives);
+    const bool in_the_way = (plan.ask & slot_bit(slot)) != 0;
+    if (!in_the_way) continue;
     fail_users(lock, error);
     lock.ahead = false;
     ask(lock, {block.block, static_cast<std::uint8_t>(entry)}, 0, LockMode::kNone, {});

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -74,8 +75,9 @@ class FakeMembership final : public Membership {
   }
   Task<Result<format::SlotRecord>> read_slot(SlotNo slot) override {
     ++record_reads;
+    if (corrupt_record == slot && on_corrupt_record) std::exchange(on_corrupt_record, {})();
     co_await executor_.sleep(100us);
-    if (corrupt_records) co_return fail(Errc::kBadChecksum);
+    if (corrupt_records || corrupt_record == slot) co_return fail(Errc::kBadChecksum);
     format::SlotRecord record{};
     record.header.magic = format::kSlotMagic;
     record.state = static_cast<std::uint8_t>(table_.slots[slot.value].state);
@@ -123,6 +125,8 @@ class FakeMembership final : public Membership {
 
   std::uint64_t record_reads = 0;
   bool corrupt_records = false;
+  std::optional<SlotNo> corrupt_record;
+  std::function<void()> on_corrupt_record;  // as it is first read
 
  private:
   static bool in_use(format::SlotState state) {

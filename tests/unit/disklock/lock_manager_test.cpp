@@ -208,6 +208,41 @@ TEST_F(LockManagerTest, WhoWaitsForANodeThatCannotBeRecoveredGetsAnError) {
   }
 }
 
+// Slot 0's record is damaged. Whoever does not have to wait for slot 0 notices nothing of it: an entry without an owner
+// does not name slot 0, one that slot 0 has open or waits for is not held by it.
+TEST_F(LockManagerTest, ADamagedSlotRecordIsAnErrorOnlyToThoseInWhoseWayItsNodeStands) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  TestNode& c = add_node(2);
+  const LockName held{kName.block, 1};
+  const LockName shared{kName.block, 2};
+  const LockName open{kName.block, 4};
+  const LockName free{kName.block, 5};
+  run(a, operate(a, held, kEx, 0s, true));
+  a.client.open[open] = 1;
+  run(a, operate(a, open, kEx, 0s, true));
+  run(b, operate(b, open, kEx, 0s, true));  // a's opener bit stands there now
+  EXPECT_EQ(on_disk(open).openers, slot_bit(SlotNo{0}));
+  kill(a);
+  LockHold reader = take(b, shared, kS);
+  c.membership.corrupt_record = SlotNo{0};
+  // The others come while the record is being read.
+  c.membership.on_corrupt_record = [&] {
+    c.tasks.spawn(operate(c, shared, kEx, 0s, true));  // waits for b
+    c.tasks.spawn(operate(c, open, kEx, 0s, true));    // waits for b
+    c.tasks.spawn(operate(c, free, kS, 0s, true));
+  };
+  const auto operations = operations_;
+  c.tasks.spawn(operate(c, held, kEx, 0s, true));
+  loop_->run_for(1s);
+  EXPECT_FALSE(c.membership.on_corrupt_record);
+  reader.release();
+  run(c, c.tasks.join());
+  EXPECT_EQ(operations_, operations + 3);
+  EXPECT_EQ(failed_, 1u);
+  EXPECT_EQ(on_disk(open).openers, slot_bit(SlotNo{0}));
+}
+
 TEST_F(LockManagerTest, ADeadNodesLocksAreFreeOnceItsSlotIsClean) {
   TestNode& a = add_node(0);
   TestNode& b = add_node(1);
