@@ -93,7 +93,7 @@ void leave_shared(LockEntry& entry, SlotNo slot, std::uint64_t waiting) {
 }
 
 AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
-  const auto& [self, held, wanted, handover] = request;
+  const auto& [self, held, wanted, handover, generation] = request;
   AcquirePlan plan;
   const std::uint64_t mine = slot_bit(self.slot);
   const std::uint64_t others = entry.sharers & ~mine;
@@ -219,13 +219,13 @@ ReleasePlan plan_release_shared(const LockEntry& entry, const ReleaseRequest& re
   return plan;
 }
 
+}  // namespace
+
 bool holds(const LockEntry& entry, NodeId self, LockMode held, Generation generation) {
-  if (entry.mode != held) return false;
-  if (held == LockMode::kExclusive) return entry.owner == self && entry.generation == generation;
+  if (entry.mode != held || entry.generation != generation) return false;
+  if (held == LockMode::kExclusive) return entry.owner == self;
   return (entry.sharers & slot_bit(self.slot)) != 0;
 }
-
-}  // namespace
 
 Result<LockEntry> decode(const format::LockEntry& entry) {
   if (entry.mode > static_cast<std::uint8_t>(format::LockModeOnDisk::kExclusive)) {
@@ -265,10 +265,10 @@ SlotNo next_slot(SlotNo self, std::uint64_t slots) {
 }
 
 AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
-  const auto& [self, held, wanted, handover] = request;
+  const auto& [self, held, wanted, handover, generation] = request;
   CAWFS_ASSERT(wanted != LockMode::kNone && held != wanted && held != LockMode::kExclusive);
   AcquirePlan plan{.after = entry};
-  if (held != LockMode::kNone && !holds(entry, self, held, entry.generation)) {
+  if (held != LockMode::kNone && !holds(entry, self, held, generation)) {
     plan.step = AcquirePlan::Step::kLost;
     return plan;
   }

@@ -104,6 +104,7 @@ struct AcquireRequest {
   // An earlier image, read by this incarnation, did not have this node as a sharer: so a bit that stands there now is a
   // handover's. Else it may be left from an earlier node of the slot, and a clearing of it may be under way.
   bool handover = false;
+  Generation generation{};  // of its hold, where it has one
 };
 AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives);
 
@@ -140,6 +141,10 @@ std::optional<LockEntry> plan_disown(const LockEntry& entry, NodeId self, bool o
 
 // The slots in openers other than `self`'s whose nodes have ended are taken out.
 LockEntry without_vacant_openers(LockEntry entry, const SlotLives& lives);
+
+// Does the entry say that `self` holds it so, since its grant with that generation? A sharer's bit alone does not:
+// after others have had it EX it is that of another grant, and what was cached under the one before is out of date.
+bool holds(const LockEntry& entry, NodeId self, LockMode held, Generation generation);
 
 // May `a` and `b` be held by two nodes at once?
 constexpr bool compatible(LockMode a, LockMode b) {

@@ -65,8 +65,13 @@ void LockManager::plan_acquiring(CachedBlock& block, std::size_t entry, const Lo
   CachedLock& lock = block.locks[entry];
   const LockName name{block.block, static_cast<std::uint8_t>(entry)};
   if (lock.held == LockMode::kNone && !is_sharer(now, self().slot)) lock.handover = true;
-  AcquirePlan plan = plan_acquire(
-      now, {.self = self(), .held = lock.held, .wanted = lock.wanted(), .handover = lock.handover}, block.lives);
+  AcquirePlan plan = plan_acquire(now,
+                                  {.self = self(),
+                                   .held = lock.held,
+                                   .wanted = lock.wanted(),
+                                   .handover = lock.handover,
+                                   .generation = lock.generation},
+                                  block.lives);
   if (plan.step == Step::kLost) return lost(name);
   if (plan.step == Step::kHeld) {
     round.handed.push_back(entry);
@@ -218,11 +223,10 @@ void LockManager::judge(CachedBlock& block, const Round& round) {
       const bool ours = change.after.mode == LockMode::kExclusive && is_owner(*now, self(), change.after.generation);
       if (ours) granted(block, change.entry, *now, LockMode::kExclusive);
     } else if (change.kind == Round::Kind::kRelease) {
-      const bool stands =
-          lock.held == LockMode::kExclusive ? is_owner(*now, self(), lock.generation) : is_sharer(*now, self().slot);
-      if (stands) continue;
+      if (holds(*now, self(), lock.held, lock.generation)) continue;
       const bool opener = (change.after.openers & slot_bit(self().slot)) != 0;
-      const bool shares = change.held == LockMode::kShared && is_sharer(*now, self().slot);
+      const bool shares =
+          change.held == LockMode::kShared && holds(*now, self(), LockMode::kShared, change.after.generation);
       if (lock.keep == LockMode::kShared && change.held == LockMode::kShared && !shares) return lost(name);
       let_go(block, change.entry, shares ? LockMode::kShared : LockMode::kNone, opener);
     }
@@ -287,8 +291,7 @@ void LockManager::check_held(CachedBlock& block) {
     const CachedLock& lock = block.locks[entry];
     if (lock.held == LockMode::kNone) continue;
     const Result<LockEntry> now = decode(block.image.as<format::LockBlock>().entries[entry]);
-    const bool stands = now && (lock.held == LockMode::kExclusive ? is_owner(*now, self(), lock.generation)
-                                                                  : is_sharer(*now, self().slot));
+    const bool stands = now && holds(*now, self(), lock.held, lock.generation);
     if (!stands) return lost({block.block, static_cast<std::uint8_t>(entry)});
   }
 }

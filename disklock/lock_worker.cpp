@@ -154,8 +154,13 @@ void LockManager::slot_unknown(CachedBlock& block, SlotNo slot, const Error& err
     if (!lock.needs_acquire()) continue;
     const Result<LockEntry> now = decode(block.image.as<format::LockBlock>().entries[entry]);
     if (!now) continue;
-    const AcquirePlan plan = plan_acquire(
-        *now, {.self = self(), .held = lock.held, .wanted = lock.wanted(), .handover = lock.handover}, block.lives);
+    const AcquirePlan plan = plan_acquire(*now,
+                                          {.self = self(),
+                                           .held = lock.held,
+                                           .wanted = lock.wanted(),
+                                           .handover = lock.handover,
+                                           .generation = lock.generation},
+                                          block.lives);
     const bool in_the_way = (plan.ask & slot_bit(slot)) != 0;
     if (!in_the_way) continue;
     fail_users(lock, error);

@@ -82,7 +82,7 @@ TEST(LockEntry, SharersJoinAndTheLastOneUpgrades) {
   auto plan = plan_acquire(shared(bits({2})), {node(1), kNl, kS}, {});
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after, shared(bits({1, 2})));
-  plan = plan_acquire(shared(bits({1})), {node(1), kS, kEx}, {});
+  plan = plan_acquire(shared(bits({1})), {node(1), kS, kEx, false, Generation{7}}, {});
   EXPECT_EQ(plan.step, AStep::kGrant);
   EXPECT_EQ(plan.after.mode, kEx);
   EXPECT_EQ(plan.after.sharers, 0u);
@@ -124,7 +124,7 @@ TEST(LockEntry, SharersAreAskedByTheOneWaiterAndTheOthersAskIt) {
   // While it waits nobody else gets S, nor becomes the waiter, nor upgrades.
   EXPECT_EQ(plan_acquire(waited, {node(4), kNl, kS}, {}).step, AStep::kWait);
   EXPECT_EQ(plan_acquire(waited, {node(4), kNl, kEx}, {}).step, AStep::kWait);
-  plan = plan_acquire(waited, {node(2), kS, kEx}, {});
+  plan = plan_acquire(waited, {node(2), kS, kEx, false, Generation{7}}, {});
   EXPECT_EQ(plan.step, AStep::kWait);
   EXPECT_EQ(plan.ask, bits({1}));
   // A waiter that has ended is in nobody's way.
@@ -135,11 +135,11 @@ TEST(LockEntry, TheLastSharerToLeaveGrantsToTheWaiter) {
   LockEntry entry = shared(bits({2, 3}));
   entry.owner = node(1);
   entry.waiter = kEx;
-  ReleaseRequest request{.self = node(2), .held = kS};
+  ReleaseRequest request{.self = node(2), .held = kS, .generation = Generation{7}};
   auto plan = plan_release(entry, request);
   EXPECT_EQ(plan.after.sharers, bits({3}));
   EXPECT_EQ(plan.after.waiter, kEx);
-  request = {.self = node(3), .held = kS, .again = kEx, .open = true};
+  request = {.self = node(3), .held = kS, .generation = Generation{7}, .again = kEx, .open = true};
   plan = plan_release(plan.after, request);
   EXPECT_EQ(plan.after.mode, kEx);
   EXPECT_EQ(plan.after.owner, node(1));
@@ -206,8 +206,21 @@ TEST(LockEntry, ReleaseOfWhatIsNotHeldIsLost) {
   EXPECT_EQ(plan_release(exclusive(node(1, 2)), request).step, RStep::kLost);
   request.generation = Generation{6};
   EXPECT_EQ(plan_release(exclusive(node(1)), request).step, RStep::kLost);
-  request.held = kS;
+  request = {.self = node(1), .held = kS, .generation = Generation{7}};
+  EXPECT_EQ(plan_release(shared(bits({1, 2})), request).step, RStep::kWrite);
   EXPECT_EQ(plan_release(shared(bits({2})), request).step, RStep::kLost);
+}
+
+// The sharer's bit stands, but others have had the entry EX since: it is another grant's.
+TEST(LockEntry, ASharersBitOfAnotherGenerationIsNotMine) {
+  const LockEntry entry = shared(bits({1, 2}));
+  EXPECT_TRUE(holds(entry, node(1), kS, Generation{7}));
+  EXPECT_FALSE(holds(entry, node(1), kS, Generation{6}));
+  EXPECT_FALSE(holds(entry, node(1), kEx, Generation{7}));
+  EXPECT_FALSE(holds(entry, node(3), kS, Generation{7}));
+  const ReleaseRequest release{.self = node(1), .held = kS, .generation = Generation{6}};
+  EXPECT_EQ(plan_release(entry, release).step, RStep::kLost);
+  EXPECT_EQ(plan_acquire(entry, {node(1), kS, kEx, false, Generation{6}}, {}).step, AStep::kLost);
 }
 
 TEST(LockEntry, DisowningTakesBackWhateverNamesTheSlot) {
@@ -243,6 +256,7 @@ struct Node {
   LockMode held = kNl;
   LockMode wanted = kNl;
   bool seen_without = false;  // has read the entry without itself as a sharer
+  Generation generation{};    // of its hold
 };
 
 struct World {
@@ -297,6 +311,7 @@ class Search {
     int sharers = 0;
     for (std::size_t i = 0; i < count_; ++i) {
       const Node& n = world.nodes[i];
+      if (n.held != kNl) ASSERT_TRUE(holds(world.entry, world.id(i), n.held, n.generation));
       if (n.held == kEx) {
         ++exclusives;
         ASSERT_EQ(world.entry.mode, kEx);
@@ -370,7 +385,8 @@ class Search {
   void acquire(const World& world, std::size_t i, const SlotLives& lives) {
     World next = world;
     Node& n = next.nodes[i];
-    const AcquirePlan plan = plan_acquire(world.entry, {world.id(i), n.held, n.wanted, n.seen_without}, lives);
+    const AcquirePlan plan =
+        plan_acquire(world.entry, {world.id(i), n.held, n.wanted, n.seen_without, n.generation}, lives);
     ASSERT_NE(plan.step, AStep::kLost);
     if (n.held == kNl) n.seen_without |= without(world.entry, i);
     if (plan.step == AStep::kWait) {
@@ -379,6 +395,7 @@ class Search {
     }
     if (plan.step == AStep::kHeld) {
       n.held = world.entry.mode;
+      n.generation = world.entry.generation;
       if (n.held == kS) n.seen_without = false;
       n.wanted = kNl;
       reach(next);
@@ -386,6 +403,7 @@ class Search {
     }
     if (plan.step == AStep::kGrant) {
       n.held = n.wanted;
+      n.generation = plan.after.generation;
       n.wanted = kNl;
     }
     write(world, next, plan.after);
@@ -426,7 +444,7 @@ class Search {
           release(world, i,
                   {.self = world.id(i),
                    .held = n.held,
-                   .generation = world.entry.generation,
+                   .generation = n.generation,
                    .keep = keep,
                    .again = again,
                    .waiting = mail,
@@ -442,6 +460,8 @@ class Search {
     if (plan.step == RStep::kAwaitMail) return;
     World next = world;
     next.nodes[i].held = plan.held;
+    // What stays of a hold keeps its generation; only a grant of EX to the last sharer has another.
+    if (plan.held == kEx) next.nodes[i].generation = plan.after.generation;
     next.nodes[i].wanted = plan.held >= request.again ? kNl : request.again;
     next.nodes[i].seen_without = without(plan.after, i);
     write(world, next, plan.after);
@@ -473,19 +493,18 @@ class Search {
     for (std::size_t j = 0; j < count_; ++j) {
       const Node& other = world.nodes[j];
       if (j == i || other.life != Life::kAlive || other.wanted == kNl) continue;
-      const AcquirePlan plan =
-          plan_acquire(world.entry, {world.id(j), other.held, other.wanted, other.seen_without}, lives);
+      const AcquirePlan plan = plan_acquire(
+          world.entry, {world.id(j), other.held, other.wanted, other.seen_without, other.generation}, lives);
       if (plan.step == AStep::kWait && (plan.ask & (1u << i))) asking.push_back({world.id(j), other.wanted});
     }
     if (n.held != kNl && !asking.empty()) {
-      const ReleasePlan plan = plan_release(world.entry, {.self = world.id(i),
-                                                          .held = n.held,
-                                                          .generation = world.entry.generation,
-                                                          .again = n.wanted,
-                                                          .waiting = asking});
+      const ReleasePlan plan = plan_release(
+          world.entry,
+          {.self = world.id(i), .held = n.held, .generation = n.generation, .again = n.wanted, .waiting = asking});
       ASSERT_EQ(plan.step, RStep::kWrite);
       world.entry = plan.after;
       n.held = plan.held;
+      if (plan.held == kEx) n.generation = plan.after.generation;
       n.seen_without = without(plan.after, i);
       if (n.held >= n.wanted) n.wanted = kNl;
     } else if (n.held == kNl && n.wanted == kNl && !asking.empty()) {
@@ -493,11 +512,14 @@ class Search {
       if (after) world.entry = *after;
     }
     if (n.wanted == kNl) return;
-    const AcquirePlan plan = plan_acquire(world.entry, {world.id(i), n.held, n.wanted, n.seen_without}, lives);
+    const AcquirePlan plan =
+        plan_acquire(world.entry, {world.id(i), n.held, n.wanted, n.seen_without, n.generation}, lives);
     if (n.held == kNl) n.seen_without |= without(world.entry, i);
     if (plan.step == AStep::kWait) return;
     if (plan.step == AStep::kHeld) n.held = world.entry.mode;
     if (plan.step == AStep::kGrant) n.held = n.wanted;
+    if (plan.step == AStep::kHeld) n.generation = world.entry.generation;
+    if (plan.step == AStep::kGrant) n.generation = plan.after.generation;
     if (plan.step != AStep::kHeld) world.entry = plan.after;
     if (n.held >= n.wanted) n.wanted = kNl;
   }

@@ -414,6 +414,26 @@ TEST_F(LockManagerTest, AfterAResetWhatIsHeldIsReadAgainAndALostLockEndsTheNode)
   EXPECT_TRUE(a.membership.withdrawn());
 }
 
+// After a reset the entry is shared and has our bit, but others have changed what it covers since.
+TEST_F(LockManagerTest, AfterAResetASharersBitOfAnotherGenerationEndsTheNode) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  run(b, operate(b, kName, kEx, 0s, true));
+  take(a, kName, kS).release();
+  IoBuffer image(options_.logical_block);
+  lun_->peek(kName.block.offset_bytes(), image.bytes());
+  auto& block = *reinterpret_cast<format::LockBlock*>(image.data());
+  LockEntry entry = decode(block.entries[kName.entry]).value();
+  ASSERT_TRUE(entry.mode == kS && (entry.sharers & slot_bit(SlotNo{0})) != 0);
+  entry.generation = Generation{entry.generation.value + 1};
+  encode(entry, block.entries[kName.entry]);
+  seal_caw(image.bytes(), kName.block.offset_bytes(), geometry_.fs_id);
+  lun_->poke(kName.block.offset_bytes(), image.bytes());
+  a.membership.reset();
+  loop_->run_for(1s);
+  EXPECT_TRUE(a.membership.withdrawn());
+}
+
 TEST_F(LockManagerTest, ABrokenLockBlockIsAnErrorToThoseWhoWantIt) {
   TestNode& a = add_node(0);
   IoBuffer noise(options_.logical_block);
