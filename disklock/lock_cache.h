@@ -39,6 +39,9 @@ struct CachedLock {
   LockMode held = LockMode::kNone;
   GiveUp give_up = GiveUp::kNo;
   LockMode keep = LockMode::kNone;  // kReady: what may stay
+  // Stood in a full mailbox when the give-up began. That node's wants take turns: not seeing this one now means
+  // nothing.
+  Waiting in_turns;
   bool exclusive_user = false;
   std::uint32_t shared_users = 0;
   Generation generation;

@@ -7,12 +7,31 @@
 namespace cawfs {
 
 // The strongest mode that another node wants and that `held` stands in the way of.
-LockMode LockManager::conflicting_want(LockName name, LockMode held) const {
+LockMode LockManager::conflicting_want(const std::vector<Waiting>& waiting, LockMode held) const {
   LockMode strongest = LockMode::kNone;
-  for (const Waiting& want : mailboxes_.waiting(name)) {
+  for (const Waiting& want : waiting) {
     if (!compatible(held, want.mode)) strongest = std::max(strongest, want.mode);
   }
   return strongest;
+}
+
+// The strongest of the conflicting wants that stand in full mailboxes.
+Waiting LockManager::want_in_turns(const std::vector<Waiting>& waiting, LockMode held) const {
+  Waiting strongest;
+  for (const Waiting& want : waiting) {
+    const bool counts = mailboxes_.takes_turns(want.node.slot) && !compatible(held, want.mode);
+    if (counts && want.mode > strongest.mode) strongest = want;
+  }
+  return strongest;
+}
+
+// What mail says now, and what it said when the give-up began and may have lost its turn since.
+std::vector<Waiting> LockManager::waiting_for(LockName name, const CachedLock& lock) const {
+  std::vector<Waiting> waiting = mailboxes_.waiting(name);
+  const SlotNo slot = lock.in_turns.node.slot;
+  const bool there = std::ranges::any_of(waiting, [slot](const Waiting& want) { return want.node.slot == slot; });
+  if (lock.in_turns.mode != LockMode::kNone && !there) waiting.push_back(lock.in_turns);
+  return waiting;
 }
 
 // What mail asks of this lock, now that mail or lock has changed.
@@ -26,10 +45,12 @@ void LockManager::consider(CachedBlock& block, std::size_t entry) {
     start_work(block);
     return;
   }
-  if (conflicting_want(name, lock.held) == LockMode::kNone) return;
+  const std::vector<Waiting> waiting = mailboxes_.waiting(name);
+  if (conflicting_want(waiting, lock.held) == LockMode::kNone) return;
   // The others leave for us: it will be EX before it is theirs.
   if (lock.my_turn && lock.needs_acquire()) return;
   lock.give_up = GiveUp::kAsked;
+  lock.in_turns = want_in_turns(waiting, lock.held);
   tasks_.spawn(give_up(block, entry));
 }
 
@@ -38,7 +59,7 @@ Task<void> LockManager::give_up(CachedBlock& block, std::size_t entry) {
   const LockName name{block.block, static_cast<std::uint8_t>(entry)};
   co_await stop_.sleep_until(lock.since + tuning_.minimum_hold);
   if (ended()) co_return;
-  const LockMode wanted = conflicting_want(name, lock.held);
+  const LockMode wanted = conflicting_want(waiting_for(name, lock), lock.held);
   if (wanted == LockMode::kNone) {
     keep_it(block, entry);
     co_return;

@@ -111,7 +111,9 @@ class LockManager final : public LockService, private MailSink, private Membersh
 
   // lock_give_up.cpp
   void consider(CachedBlock& block, std::size_t entry);
-  LockMode conflicting_want(LockName name, LockMode held) const;
+  LockMode conflicting_want(const std::vector<Waiting>& waiting, LockMode held) const;
+  Waiting want_in_turns(const std::vector<Waiting>& waiting, LockMode held) const;
+  std::vector<Waiting> waiting_for(LockName name, const CachedLock& lock) const;
   Task<void> give_up(CachedBlock& block, std::size_t entry);
   void let_go(CachedBlock& block, std::size_t entry, LockMode now_held, bool opener_on_disk);
   void keep_it(CachedBlock& block, std::size_t entry);

@@ -112,7 +112,7 @@ void LockManager::plan_releasing(CachedBlock& block, std::size_t entry, const Lo
     return round.plan_again_at(*block.ready_since + tuning_.gather);
   }
 
-  const std::vector<Waiting> waiting = mailboxes_.waiting(name);
+  const std::vector<Waiting> waiting = waiting_for(name, lock);
   const std::uint64_t expected = time < lock.expected_until ? lock.expected & membership_.active_slots() : 0;
   const bool waited_for = now.waiter != LockMode::kNone && now.owner != self();
   if (waiting.empty() && expected == 0 && !waited_for) return keep_it(block, entry);

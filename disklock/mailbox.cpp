@@ -113,7 +113,7 @@ Mail Mailboxes::pack(SlotNo to, Outbox& box) {
     if (want == mail.wants.end()) {
       if (mail.wants.size() == format::kWantsPerMailbox) {
         box.full = true;
-        box.turn = name;
+        box.next_turn = name;
         break;
       }
       want = mail.wants.insert(want, MailWant{name.block, mode, 0});
@@ -143,8 +143,14 @@ void Mailboxes::tend_outboxes() {
   const Time now = membership_.executor().now();
   for (std::uint16_t slot = 0; slot < kSlots; ++slot) {
     if (!out_[slot] || out_[slot]->wants.empty()) continue;
-    const Duration age = now - out_[slot]->written_at;
-    if (age >= (out_[slot]->full ? tuning_.take_turns : tuning_.write_again)) write_soon(SlotNo{slot});
+    Outbox& box = *out_[slot];
+    if (box.full && now - box.turn_at >= tuning_.take_turns) {
+      box.turn = box.next_turn;
+      box.turn_at = now;
+      write_soon(SlotNo{slot});
+    } else if (now - box.written_at >= tuning_.write_again) {
+      write_soon(SlotNo{slot});
+    }
   }
 }
 

@@ -5,7 +5,8 @@
 // - Outgoing: want() and unwant() change what this node wants of another; a box is written when it has changed, one
 // write
 //   of it in flight, and once a second while anything stands in it (a target that lost its cache may have lost it). Up
-//   to 28 wants fit; what does not takes turns, so that no want waits for another's being served.
+//   to 28 wants fit; what does not takes turns, so that no want waits for another's being served. Who is asked by a
+//   full box gives up what it has begun to give up, though the want's turn may have ended meanwhile.
 // - Incoming: one read of this node's row, up to one past the highest slot in use, in a rhythm that adapts: fast while
 //   something moves, slow when idle. A box counts if it was written to this incarnation by a node that has not ended;
 //   one whose checksum is wrong (a read that met a write) keeps its former state and is read again, for a second.
@@ -94,6 +95,8 @@ class Mailboxes final : private MembershipObserver {
   std::vector<Waiting> waiting(LockName name) const;
   // What `from` wants.
   std::span<const MailWant> wants_of(SlotNo from) const;
+  // Its mailbox is full: what it does not show now may be wanted all the same, and take turns with the rest.
+  bool takes_turns(SlotNo from) const { return wants_of(from).size() == format::kWantsPerMailbox; }
   // Polls ended, for "by its next poll".
   std::uint64_t polls() const { return polls_; }
   std::uint64_t boxes_written() const { return written_; }
@@ -104,8 +107,10 @@ class Mailboxes final : private MembershipObserver {
     Mail last;  // as last written
     Incarnation wanted_of;
     std::uint64_t ring = 0;
-    LockName turn;      // where packing starts
-    bool full = false;  // more is wanted than fits
+    LockName turn;       // where packing starts
+    LockName next_turn;  // the first that did not fit
+    Time turn_at;        // when the turn began
+    bool full = false;   // more is wanted than fits
     bool dirty = false;
     bool writing = false;
     Time written_at;

@@ -499,6 +499,36 @@ TEST_F(LockManagerTest, AnUpgradeThatFailsKeepsNobodyOut) {
   EXPECT_EQ(a.locks.held(kName), kS);
 }
 
+// More locks are wanted of one node than fit into its mailbox, and giving one up may take longer than a want's turn
+// there: each is served all the same, and asked for once.
+TEST_F(LockManagerTest, MoreWantsThanFitIntoAMailboxAreAllServed) {
+  constexpr std::uint64_t kBlocks = 150;
+  constexpr int kTurns = kBlocks / format::kWantsPerMailbox + 1;
+  const auto use = [](TestNode& node, LockName name, Duration& longest) -> Task<void> {
+    const Time began = node.executor.now();
+    Result<LockHold> hold = co_await node.locks.acquire(name, kEx, LocalUse::kExclusive);
+    EXPECT_TRUE(hold.has_value());
+    longest = std::max(longest, node.executor.now() - began);
+  };
+  for (const Duration slow : {0ms, 10ms, 30ms, 50ms, 70ms, 200ms, 500ms}) {
+    SCOPED_TRACE(slow / 1ms);
+    end();
+    make(1);
+    TestNode& a = add_node(0);
+    TestNode& b = add_node(1);
+    for (std::uint64_t i = 0; i < kBlocks; ++i) {
+      format_lock_block(chunk(i));
+      take(a, {chunk(i), 1}, kEx).release();
+    }
+    a.client.invalidation_time = slow;
+    Duration longest{0};
+    for (std::uint64_t i = 0; i < kBlocks; ++i) b.tasks.spawn(use(b, {chunk(i), 1}, longest));
+    run(b, b.tasks.join());
+    EXPECT_EQ(a.client.invalidations, kBlocks);
+    EXPECT_LT(longest, slow + (kTurns + 1) * 2 * MailboxTuning{}.take_turns);
+  }
+}
+
 TEST_F(LockManagerTest, FourHungryNodesAreServedInTurn) {
   std::vector<TestNode*> all;
   std::vector<int> served(4, 0);
