@@ -131,6 +131,38 @@ TEST(Membership, SleeperOutlivesItsRecoverer) {
   }
 }
 
+// The same with nobody else left: the sleeper waits for whoever comes, which may be the host of the dead one or its
+// own, and nobody replays its journal while it lives.
+TEST(Membership, SleeperOfTwoWaitsForWhoeverComes) {
+  for (const std::string comes : {"b", "c", "a"}) {
+    SCOPED_TRACE(comes);
+    MemberCluster cluster(29);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(5s);
+    const NodeId sleeper = a.member.self();
+    const NodeId dead = b.member.self();
+    cluster.loop.pause(a.executor);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.state(sleeper.slot) == SlotState::kRecovering; }));
+    cluster.kill(b);
+    cluster.loop.resume(a.executor);
+    cluster.loop.run_for(3 * kDeadTime);
+    EXPECT_FALSE(a.member.lease_valid());
+    EXPECT_FALSE(a.member.withdrawn());
+    if (comes == "a") cluster.kill(a);
+    MemberNode& next = cluster.joined(comes);
+    if (comes == "a") {
+      ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return cluster.replays[sleeper] == 1; }));
+    } else {
+      ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return a.member.lease_valid(); }));
+      EXPECT_EQ(cluster.replays[sleeper], 0);
+      EXPECT_EQ(a.withdrawals, 0);
+    }
+    EXPECT_EQ(cluster.replays[dead], 1);
+    EXPECT_EQ(next.withdrawals, 0);
+  }
+}
+
 struct LateCaw {
   TaskGroup group;
   IoBuffer image{kBlockSize};
