@@ -26,7 +26,8 @@ constexpr std::size_t kShortEntryPlus = FUSE_NAME_OFFSET_DIRENTPLUS + 16;
 
 class FuseDispatcher::Listing {
  public:
-  Listing(std::size_t size, bool with_attributes) : with_attributes_(with_attributes), limit_(size) {
+  Listing(FuseKernelCache& cache, std::size_t size, bool with_attributes)
+      : preparing(cache), with_attributes_(with_attributes), limit_(size) {
     bytes_.reserve(size);
   }
 
@@ -42,14 +43,12 @@ class FuseDispatcher::Listing {
   }
   bool fits(const DirectoryEntry& entry) const { return bytes_.size() + size_of(entry) <= limit_; }
 
-  // `known`: what READDIRPLUS tells of it besides; a node id of 0 tells nothing.
-  void add(const DirectoryEntry& entry, std::uint64_t offset, const fuse_entry_out& known) {
+  // `found`: of what READDIRPLUS tells besides; put in by describe(), as the kernel learns of it with the answer only.
+  void add(const DirectoryEntry& entry, std::uint64_t offset, const std::optional<Attributes>& found) {
     std::size_t at = bytes_.size();
     bytes_.resize(at + size_of(entry));
-    if (with_attributes_) {
-      std::memcpy(&bytes_[at], &known, sizeof(known));
-      at += sizeof(known);
-    }
+    if (found) given.push_back({at, *found});
+    if (with_attributes_) at += sizeof(fuse_entry_out);
     fuse_dirent head{};
     head.ino = entry.inode.value;
     head.off = offset;
@@ -59,8 +58,15 @@ class FuseDispatcher::Listing {
     std::memcpy(&bytes_[at + FUSE_NAME_OFFSET], entry.name.data(), entry.name.size());
   }
 
-  // Inodes given to the kernel with the listing.
-  std::vector<InodeNo> given;
+  void describe(std::size_t at, const fuse_entry_out& known) { std::memcpy(&bytes_[at], &known, sizeof(known)); }
+
+  // Inodes given to the kernel with the listing, and where they stand in it.
+  struct Given {
+    std::size_t at;
+    Attributes attributes;
+  };
+  std::vector<Given> given;
+  const FuseKernelCache::Answer preparing;
 
  private:
   const bool with_attributes_;
@@ -90,7 +96,7 @@ Task<void> FuseDispatcher::list(Request request, bool with_attributes) {
   auto in = request.take<fuse_read_in>();
   if (!in) co_return answer_error(request, in.error());
   const InodeNo directory = inode_of(request);
-  Listing listing(std::min(in->size, kMaxListing), with_attributes);
+  Listing listing(cache_, std::min(in->size, kMaxListing), with_attributes);
   Result<> listed;
   if (in->offset < kDotDotOffset) {
     auto dots = co_await list_dots(listing, directory, in->offset);
@@ -101,15 +107,22 @@ Task<void> FuseDispatcher::list(Request request, bool with_attributes) {
     listed = entries;
   }
   // What has been gathered before an error is an answer; the error comes again after it.
-  const bool waits = still_waiting(request);
-  const std::uint64_t unique = request.header().unique;
-  if (waits && !listed && listing.bytes().empty()) {
-    connection_.reply_error(unique, to_errno(listed.error().code));
-    co_return;
+  if (!listed && listing.bytes().empty()) co_return answer_error(request, listed.error());
+  if (answer_listing(request, listing, directory)) co_return;
+  for (const auto& given : listing.given) operations_.forget(given.attributes.inode, 1);
+}
+
+// False: the kernel has been given nothing.
+bool FuseDispatcher::answer_listing(const Request& request, Listing& listing, InodeNo directory) {
+  if (!still_waiting(request)) return false;
+  for (const auto& [at, attributes] : listing.given) {
+    const Time until = options_.cache_listed_names ? name_validity(attributes) : Time{};
+    listing.describe(at, give_entry(directory, attributes, until, listing.preparing));
   }
   const auto bytes = listing.bytes();
-  if (waits && connection_.reply_parts(unique, std::span(&bytes, 1))) co_return;
-  for (InodeNo inode : listing.given) take_back_entry(inode);
+  if (connection_.reply_parts(request.header().unique, std::span(&bytes, 1))) return true;
+  for (const auto& given : listing.given) cache_.forgotten(given.attributes.inode, 1);
+  return false;
 }
 
 Task<Result<>> FuseDispatcher::list_dots(Listing& listing, InodeNo directory, std::uint64_t offset) {
@@ -129,17 +142,13 @@ Task<Result<>> FuseDispatcher::list_entries(Listing& listing, InodeNo directory,
     if (!entries) co_return fail(entries.error());
     for (const auto& entry : *entries) {
       if (!listing.fits(entry)) co_return Result<>{};
-      fuse_entry_out known{};
+      std::optional<Attributes> attributes;
       if (listing.with_attributes()) {
         auto found = co_await operations_.lookup(directory, entry.name);
-        if (found) {  // or it has gone since, and is listed without
-          const Time until = options_.cache_listed_names ? name_validity(*found) : Time{};
-          known = give_entry(directory, *found, until);
-          listing.given.push_back(found->inode);
-        }
+        if (found) attributes = *found;  // or it has gone since, and is listed without
       }
       cookie = entry.cookie;
-      listing.add(entry, std::min(cookie + kDotDotOffset, kMaxOffset), known);
+      listing.add(entry, std::min(cookie + kDotDotOffset, kMaxOffset), attributes);
     }
     if (entries->size() < wanted) co_return Result<>{};
   }

@@ -43,6 +43,7 @@ Task<void> FuseDispatcher::create(Request request) {
   if (!in) co_return answer_error(request, in.error());
   auto name = request.take_name();
   if (!name) co_return answer_error(request, name.error());
+  const FuseKernelCache::Answer preparing(cache_);
   auto made = co_await create_or_open(request, std::move(*name), *in);
   if (!made) co_return answer_error(request, made.error());
   const InodeNo inode = made->inode;
@@ -52,7 +53,7 @@ Task<void> FuseDispatcher::create(Request request) {
     co_return answer_error(request, opened.error());
   }
   const std::uint64_t handle = add_file(inode, in->flags);
-  const fuse_entry_out entry = give_entry(inode_of(request), *made, name_validity(*made));
+  const fuse_entry_out entry = give_entry(inode_of(request), *made, name_validity(*made), preparing);
   const fuse_open_out open = open_out(handle);
   const std::array parts{std::as_bytes(std::span(&entry, 1)), std::as_bytes(std::span(&open, 1))};
   const bool waits = still_waiting(request);
@@ -142,7 +143,11 @@ Task<void> FuseDispatcher::read(Request request) {
   if (!file) co_return answer_error(request, EBADF);
   if (in->size > kMaxRead) co_return answer_error(request, EINVAL);
   // Only reads past the page cache name an owner; a file opened for those may be mapped all the same.
-  if (file->cached || !(in->read_flags & FUSE_READ_LOCKOWNER)) cache_.reading_pages(file->inode);
+  std::optional<FuseKernelCache::PageRead> page_read;
+  if (file->cached || !(in->read_flags & FUSE_READ_LOCKOWNER)) {
+    auto begun = co_await cache_.begin_page_read(file->inode, in->offset, in->size);
+    page_read.emplace(std::move(begun));
+  }
 
   IoBuffer buffer(in->size);
   auto got = co_await operations_.read(file->inode, in->offset, buffer.bytes(), (in->flags & O_DIRECT) != 0);

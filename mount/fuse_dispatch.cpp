@@ -170,14 +170,19 @@ void FuseDispatcher::answer_attributes(const Request& request, const Result<Attr
 
 void FuseDispatcher::answer_entry(const Request& request, const Result<Attributes>& result) {
   if (!result) return answer_error(request, result.error());
-  const fuse_entry_out entry = give_entry(inode_of(request), *result, name_validity(*result));
+  const FuseKernelCache::Answer made_now(cache_);
+  const fuse_entry_out entry = give_entry(inode_of(request), *result, name_validity(*result), made_now);
   if (!answer(request, entry)) take_back_entry(result->inode);
 }
 
-fuse_entry_out FuseDispatcher::give_entry(InodeNo directory, const Attributes& attributes, Time name_until) {
-  cache_.referenced(attributes.inode);
+fuse_entry_out FuseDispatcher::give_entry(InodeNo directory, const Attributes& attributes, Time name_until,
+                                          const FuseKernelCache::Answer& answer) {
+  Attributes given = attributes;
+  if (!answer.stands(attributes.inode)) given.valid_until = {};
+  if (!answer.stands(attributes.inode) || !answer.stands(directory)) name_until = {};
+  cache_.referenced(given.inode);
   cache_.name_given(directory, name_until);
-  return to_entry_out(attributes, cache_.node_id(attributes.inode), name_until, reactor_.executor().now());
+  return to_entry_out(given, cache_.node_id(given.inode), name_until, reactor_.executor().now());
 }
 
 void FuseDispatcher::take_back_entry(InodeNo inode) {

@@ -67,7 +67,8 @@ class FuseDispatcher {
   void answer_attributes(const Request& request, const Result<Attributes>& result);
   void answer_entry(const Request& request, const Result<Attributes>& result);
   // The entry for an answer that is about to be sent; take_back_entry() if it cannot be.
-  fuse_entry_out give_entry(InodeNo directory, const Attributes& attributes, Time name_until);
+  fuse_entry_out give_entry(InodeNo directory, const Attributes& attributes, Time name_until,
+                            const FuseKernelCache::Answer& answer);
   void take_back_entry(InodeNo inode);
   Time name_validity(const Attributes& attributes) const;
 
@@ -116,6 +117,7 @@ class FuseDispatcher {
   Task<void> list(Request request, bool with_attributes);
   Task<Result<>> list_dots(Listing& listing, InodeNo directory, std::uint64_t offset);
   Task<Result<>> list_entries(Listing& listing, InodeNo directory, std::uint64_t cookie);
+  bool answer_listing(const Request& request, Listing& listing, InodeNo directory);
 
   Reactor& reactor_;
   Log& log_;

@@ -1,8 +1,11 @@
 #include "mount/kernel_cache.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <vector>
+#include <utility>
+
+#include "core/runtime/task_group.h"
 
 namespace cawfs {
 
@@ -12,47 +15,164 @@ using namespace std::chrono_literals;
 
 constexpr Duration kRetryInterval = 1ms;
 // The kernel has an answer's inode in its table within microseconds; on a host that is short of processors later.
-constexpr Duration kRetryLimit = 10s;
-// Over a file that is read all the time; a bound, so that other nodes are not kept waiting for as long as that goes on.
-constexpr int kPasses = 32;
+constexpr Duration kLongWait = 10s;
+// A notification that waits for no READ ends sooner than this.
+constexpr Duration kGrace = 500us;
+constexpr Duration kGraceMost = 50ms;
+// More pieces than this are dropped as one.
+constexpr std::size_t kMostRanges = 64;
+constexpr std::uint64_t kWholeFile = UINT64_MAX;
 
-fuse_notify_inval_inode_out inode_notification(std::uint64_t node_id, std::int64_t offset, std::int64_t length) {
-  return {.ino = node_id, .off = offset, .len = length};
+// Sorted, with those that touch joined.
+template <class Range>
+void join(std::vector<Range>& ranges) {
+  std::ranges::sort(ranges, {}, &Range::begin);
+  std::vector<Range> joined;
+  for (const Range& range : ranges) {
+    if (!joined.empty() && range.begin <= joined.back().end) {
+      joined.back().end = std::max(joined.back().end, range.end);
+    } else {
+      joined.push_back(range);
+    }
+  }
+  if (joined.size() > kMostRanges) joined = {Range{joined.front().begin, joined.back().end}};
+  ranges = std::move(joined);
 }
 
 }  // namespace
 
-// A whole file is dropped until no READ has come meanwhile: those that came before are waited for by the kernel, but
-// the page of one that came meanwhile may have been passed already.
+FuseKernelCache::Answer::Answer(FuseKernelCache& cache) : cache_(cache) {
+  cache_.answers_.push_back(this);
+}
+
+FuseKernelCache::Answer::~Answer() {
+  std::erase(cache_.answers_, this);
+}
+
+void FuseKernelCache::dropping(InodeNo inode) {
+  for (Answer* answer : answers_) answer->dropped_.insert(inode);
+}
+
+// Without pages there is nothing to wait for, and a helper thread would only cost time.
+bool FuseKernelCache::may_wait(InodeNo inode) const {
+  auto known = inodes_.find(inode);
+  return known != inodes_.end() && (known->second.pages || known->second.readable_opens > 0);
+}
+
 Task<void> FuseKernelCache::invalidate_inode(InodeNo inode, std::uint64_t offset, std::uint64_t length) {
-  const Time give_up = executor_.now() + kRetryLimit;
-  const bool whole = offset == 0 && length == 0;
-  for (int pass = 1;; ++pass) {
+  if (offset == 0 && length == 0) {
+    co_await drop_whole(inode);
+  } else {
+    co_await send_inode(inode, {offset, length == 0 ? kWholeFile : offset + length}, may_wait(inode));
+  }
+}
+
+Task<void> FuseKernelCache::drop_whole(InodeNo inode) {
+  dropping(inode);
+  while (drops_.contains(inode)) co_await gate_.wait();
+  if (!may_wait(inode)) {
+    co_await send_inode(inode, {0, kWholeFile}, false);
+    co_return;
+  }
+  Drop drop(executor_);
+  drops_.emplace(inode, &drop);
+  drop.ranges = {{0, kWholeFile}};
+  while (!drop.ranges.empty()) {
+    co_await drop_pass(inode, drop);
+    drop.ranges = std::exchange(drop.again, {});
+    join(drop.ranges);
+  }
+  drops_.erase(inode);
+  gate_.notify_all();
+}
+
+Task<void> FuseKernelCache::drop_pass(InodeNo inode, Drop& drop) {
+  drop.pass = ++passes_;
+  drop.gate = Drop::Gate::kClosed;
+  drop.sent = false;
+  if (auto known = inodes_.find(inode); known != inodes_.end()) known->second.pages = false;
+  TaskGroup sender(executor_);
+  sender.spawn(send_ranges(inode, drop, true));
+  Duration grace = kGrace;
+  while (!drop.sent) {
+    co_await drop.sent_change.wait_until(executor_.now() + grace);
+    // It may wait for a READ that is being served; or for one at the gate, those that came before it first.
+    auto known = inodes_.find(inode);
+    if (drop.sent || (known != inodes_.end() && known->second.page_reads > 0)) {
+      grace = std::min(grace * 2, kGraceMost);
+      continue;
+    }
+    grace = kGrace;
+    drop.gate = drop.gate == Drop::Gate::kClosed ? Drop::Gate::kEarlier : Drop::Gate::kOpen;
+    gate_.notify_all();
+  }
+  co_await sender.join();
+}
+
+Task<void> FuseKernelCache::send_ranges(InodeNo inode, Drop& drop, bool may_wait) {
+  for (std::size_t i = 0; i < drop.ranges.size(); ++i) co_await send_inode(inode, drop.ranges[i], may_wait);
+  drop.sent = true;
+  drop.sent_change.notify_all();
+}
+
+bool FuseKernelCache::admit(Drop& drop, Range read, std::uint64_t arrived) {
+  if (drop.gate == Drop::Gate::kClosed) return false;
+  const bool earlier =
+      arrived < drop.pass &&
+      std::ranges::any_of(
+          drop.ranges, [&](const Range& range) { return range.begin <= read.begin && read.end <= range.end; });
+  if (earlier) return true;
+  if (drop.gate != Drop::Gate::kOpen) return false;
+  drop.again.push_back(read);
+  return true;
+}
+
+Task<FuseKernelCache::PageRead> FuseKernelCache::begin_page_read(InodeNo inode, std::uint64_t offset,
+                                                                 std::uint64_t length) {
+  const std::uint64_t arrived = passes_;
+  const Range read{offset, offset + length};
+  for (auto drop = drops_.find(inode); drop != drops_.end(); drop = drops_.find(inode)) {
+    if (admit(*drop->second, read, arrived)) break;
+    co_await gate_.wait();
+  }
+  Known& known = inodes_[inode];
+  known.pages = true;
+  ++known.page_reads;
+  co_return PageRead(*this, inode);
+}
+
+void FuseKernelCache::page_read_ended(InodeNo inode) {
+  --inodes_.at(inode).page_reads;
+  drop_if_unknown(inode);
+}
+
+Task<void> FuseKernelCache::send_inode(InodeNo inode, Range range, bool may_wait) {
+  Time complain_at = executor_.now() + kLongWait;
+  while (true) {
     auto known = inodes_.find(inode);
     if (connection_.closed() || (known == inodes_.end() && inode != root_)) co_return;
-    const bool may_wait = known != inodes_.end() && (known->second.pages || known->second.readable_opens > 0);
-    if (whole && known != inodes_.end()) known->second.pages = false;
-    const int result =
-        co_await send_inode(inode, static_cast<std::int64_t>(offset), static_cast<std::int64_t>(length), may_wait);
-    if (result == 0 && whole && may_have_pages(inode) && pass < kPasses) continue;
-    if (result != -ENOENT || inode == root_) {
-      if (result < 0 && result != -ENOENT && result != -ENODEV && result != -ENOTCONN) {
+    const int result = co_await send_once(inode, range, may_wait);
+    if (result != -ENOENT) {
+      if (result < 0 && result != -ENODEV && result != -ENOTCONN) {
         log_.error("cannot drop the kernel's cache of inode {}: {}", inode.value, std::strerror(-result));
       }
       co_return;
     }
-    if (executor_.now() >= give_up) {
-      log_.error("the kernel has not taken up inode {} for {} s", inode.value, kRetryLimit / 1s);
-      co_return;
+    known = inodes_.find(inode);
+    if (inode == root_ || known == inodes_.end() || known->second.references == 0) co_return;
+    if (executor_.now() >= complain_at) {
+      log_.warning("the kernel has not taken up inode {} for {} s", inode.value, kLongWait / 1s);
+      complain_at = executor_.now() + kLongWait;
     }
     co_await executor_.sleep(kRetryInterval);
   }
 }
 
-Task<int> FuseKernelCache::send_inode(InodeNo inode, std::int64_t offset, std::int64_t length, bool may_wait) {
-  const auto payload = inode_notification(node_id(inode), offset, length);
+Task<int> FuseKernelCache::send_once(InodeNo inode, Range range, bool may_wait) {
+  const std::uint64_t length = range.end == kWholeFile ? 0 : range.end - range.begin;
+  const fuse_notify_inval_inode_out payload{
+      .ino = node_id(inode), .off = static_cast<std::int64_t>(range.begin), .len = static_cast<std::int64_t>(length)};
   const auto bytes = std::as_bytes(std::span(&payload, 1));
-  // Without pages there is nothing to wait for, and a helper thread would only cost time.
   if (!may_wait) co_return connection_.notify(FUSE_NOTIFY_INVAL_INODE, bytes);
   std::vector<std::byte> owned(bytes.begin(), bytes.end());
   const int result = co_await connection_.notify_and_wait(FUSE_NOTIFY_INVAL_INODE, std::move(owned));
@@ -60,6 +180,7 @@ Task<int> FuseKernelCache::send_inode(InodeNo inode, std::int64_t offset, std::i
 }
 
 Task<void> FuseKernelCache::invalidate_entries(InodeNo directory) {
+  dropping(directory);
   auto known = inodes_.find(directory);
   if (connection_.closed() || known == inodes_.end()) co_return;
   // Without the epoch names are never given for longer than the answer itself (name_timeout()).
@@ -72,11 +193,22 @@ Task<void> FuseKernelCache::invalidate_entries(InodeNo directory) {
   }
   // The cached listing. The caller may not know whether it is a directory at all: a file's pages may have to be waited
   // for.
-  co_await send_inode(directory, 0, 0, known->second.pages || known->second.readable_opens > 0);
+  co_await send_once(directory, {0, kWholeFile}, may_wait(directory));
+}
+
+Task<void> FuseKernelCache::invalidate_all() {
+  std::vector<InodeNo> files;
+  for (const auto& [inode, known] : inodes_) {
+    if (known.pages || known.readable_opens > 0) files.push_back(inode);
+  }
+  // Side by side: one may have to wait for a READ that is not answered before the lease is back.
+  TaskGroup drops(executor_);
+  for (const InodeNo inode : files) drops.spawn(drop_whole(inode));
+  co_await drops.join();
 }
 
 void FuseKernelCache::forget_attributes(InodeNo inode) {
-  const auto payload = inode_notification(node_id(inode), -1, 0);
+  const fuse_notify_inval_inode_out payload{.ino = node_id(inode), .off = -1, .len = 0};
   connection_.notify(FUSE_NOTIFY_INVAL_INODE, std::as_bytes(std::span(&payload, 1)));
 }
 
@@ -106,9 +238,9 @@ bool FuseKernelCache::may_have_pages(InodeNo inode) const {
 
 void FuseKernelCache::drop_if_unknown(InodeNo inode) {
   auto known = inodes_.find(inode);
-  if (known != inodes_.end() && known->second.references == 0 && known->second.readable_opens == 0 && inode != root_) {
-    inodes_.erase(known);
-  }
+  if (known == inodes_.end() || inode == root_) return;
+  const Known& uses = known->second;
+  if (uses.references == 0 && uses.readable_opens == 0 && uses.page_reads == 0) inodes_.erase(known);
 }
 
 }  // namespace cawfs

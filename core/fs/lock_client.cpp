@@ -46,8 +46,9 @@ Task<void> FsLockClient::invalidate_inode(InodeNo inode, LockMode from, LockMode
   const bool directory = is_directory(fs_, inode);
   // Under S the kernel's names stay right; its pages too, but for those that a shared map has dirtied.
   if (directory && to >= LockMode::kShared && from == LockMode::kExclusive) co_return;
-  co_await fs_.kernel->invalidate_inode(inode, 0, 0);
   if (directory) co_await fs_.kernel->invalidate_entries(inode);
+  // Last: a page read after this one has returned would stay.
+  co_await fs_.kernel->invalidate_inode(inode, 0, 0);
 }
 
 // Dirty data that rests on the group gets its blocks. Only inodes whose lock can be had at once: one that cannot is in

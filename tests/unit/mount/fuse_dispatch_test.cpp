@@ -289,6 +289,80 @@ TEST_F(FuseMountTest, InvalidationWaitsForAReadWithoutBlockingTheDaemon) {
   EXPECT_EQ(content("f"), "later!");
 }
 
+// The kernel does not know the inodes of a listing before it has the listing.
+TEST_F(FuseMountTest, AListingBeingMadeDoesNotHoldUpInvalidation) {
+  run_there([](Served& served) {
+    served.operations.make_elsewhere("a");
+    served.operations.make_elsewhere("b");
+    served.operations.gated_name = "b";
+    served.operations.lookup_gate().reset();
+  });
+  std::thread lister([&] { EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory), {}), 2); });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.lookups == 2; });
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return change_elsewhere(served, "a", "changed", done); });
+  const auto give_up = std::chrono::steady_clock::now() + 5s;
+  while (!done && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
+  EXPECT_TRUE(done);
+  run_there([](Served& served) { served.operations.lookup_gate().set(); });
+  lister.join();
+  while (!done) std::this_thread::yield();
+  struct stat st{};
+  ASSERT_EQ(stat(path("a").c_str(), &st), 0);
+  EXPECT_EQ(st.st_size, 7) << "attributes from before the change are cached";
+}
+
+Task<void> unlink_elsewhere(Served& served, std::string name, std::atomic<bool>& done) {
+  const InodeNo root = served.operations.root();
+  co_await served.cache->invalidate_entries(root);
+  served.operations.node(root).names.erase(name);
+  done = true;
+}
+
+TEST_F(FuseMountTest, ANameGivenUpWhileItsFileIsOpenedIsNotCached) {
+  run_there([](Served& served) { served.operations.open_gate().reset(); });
+  int fd = -1;
+  std::thread creator([&] { fd = open(path("new").c_str(), O_CREAT | O_EXCL | O_RDWR, 0644); });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.opens == 1; });
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return unlink_elsewhere(served, "new", done); });
+  while (!done) std::this_thread::yield();
+  run_there([](Served& served) { served.operations.open_gate().set(); });
+  creator.join();
+  EXPECT_GE(fd, 0);
+  struct stat st{};
+  EXPECT_EQ(stat(path("new").c_str(), &st), -1);
+  close(fd);
+}
+
+// However many read them meanwhile: the lock goes when the invalidation has ended.
+TEST_F(FuseMountTest, MapsShowNothingOldOnceTheirPagesAreDropped) {
+  constexpr int kPages = 64;
+  constexpr int kReaders = 3;
+  store("f", std::string(kPages * 4096, 'A'));
+  const int fd = open(path("f").c_str(), O_RDONLY);
+  auto* map = static_cast<volatile char*>(mmap(nullptr, kPages * 4096, PROT_READ, MAP_SHARED, fd, 0));
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> readers;
+  for (int reader = 0; reader < kReaders; ++reader) {
+    readers.emplace_back([&] {
+      for (int page = 0; !stop; page = (page + 7) % kPages) (void)map[page * 4096];
+    });
+  }
+  for (char c = 'B'; c <= 'Z'; ++c) {
+    std::atomic<bool> done = false;
+    start_there([&](Served& served) { return change_elsewhere(served, "f", std::string(kPages * 4096, c), done); });
+    while (!done) std::this_thread::yield();
+    for (int page = 0; page < kPages; ++page) EXPECT_EQ(map[page * 4096], c) << "page " << page;
+  }
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  munmap(const_cast<char*>(map), kPages * 4096);
+  close(fd);
+}
+
 Task<void> rename_elsewhere(Served& served, std::atomic<bool>& done) {
   const InodeNo root = served.operations.root();
   co_await served.cache->invalidate_entries(root);

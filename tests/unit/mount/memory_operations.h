@@ -24,9 +24,10 @@ class MemoryOperations final : public Operations {
   };
 
   explicit MemoryOperations(Executor& executor, Duration valid = std::chrono::seconds(60))
-      : executor_(executor), valid_(valid), read_gate_(executor), lookup_gate_(executor) {
+      : executor_(executor), valid_(valid), read_gate_(executor), lookup_gate_(executor), open_gate_(executor) {
     read_gate_.set();
     lookup_gate_.set();
+    open_gate_.set();
     Node& root = add(NewInode{.mode = S_IFDIR | 0755});
     root.parent = root.attributes.inode;
     root.attributes.nlink = 2;
@@ -39,9 +40,16 @@ class MemoryOperations final : public Operations {
     auto it = names.find(name);
     return it == names.end() ? nullptr : &nodes_.at(it->second);
   }
-  // While they are reset, reads and lookups wait.
+  // While they are reset, reads, lookups (of `gated_name` only, where that is set) and opens wait.
   Event& read_gate() { return read_gate_; }
   Event& lookup_gate() { return lookup_gate_; }
+  Event& open_gate() { return open_gate_; }
+  std::string gated_name;
+  // A file that the kernel does not know of.
+  void make_elsewhere(const std::string& name) {
+    make(root(), name, NewInode{.mode = S_IFREG | 0644});
+    forget(find(root(), name)->attributes.inode, 1);
+  }
   int lookups = 0;
   int reads = 0;
   int syncs = 0;
@@ -51,7 +59,7 @@ class MemoryOperations final : public Operations {
 
   Task<Result<Attributes>> lookup(InodeNo directory, std::string name) override {
     ++lookups;
-    co_await lookup_gate_.wait();
+    if (gated_name.empty() || name == gated_name) co_await lookup_gate_.wait();
     Node* found = find(directory, name);
     if (!found) co_return fail(Errc::kNotFound);
     ++references[found->attributes.inode];
@@ -148,6 +156,7 @@ class MemoryOperations final : public Operations {
   Task<Result<InodeNo>> parent(InodeNo directory) override { co_return node(directory).parent; }
   Task<Result<>> open(InodeNo) override {
     ++opens;
+    co_await open_gate_.wait();
     co_return Result<>{};
   }
   Task<void> close(InodeNo) override {
@@ -220,6 +229,7 @@ class MemoryOperations final : public Operations {
   Duration valid_;
   Event read_gate_;
   Event lookup_gate_;
+  Event open_gate_;
   std::map<InodeNo, Node> nodes_;
 };
 
