@@ -178,6 +178,11 @@ Task<void> FuseDispatcher::write(Request request) {
   const bool append = (in->flags & O_APPEND) != 0;
   const bool direct = (in->flags & O_DIRECT) != 0;
   const bool kill = (in->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+  if (append) {
+    co_await mapped_.wait(inode);
+  } else {
+    co_await mapped_.wait(inode, in->offset, in->size);
+  }
   auto written = co_await operations_.write(inode, in->offset, *data, append, direct, kill);
   if (!written) co_return answer_error(request, written.error());
   if (options_.synchronous || (in->flags & (O_SYNC | O_DSYNC))) {

@@ -40,7 +40,7 @@ Task<Result<>> MappedWrites::accept(InodeNo inode, std::uint64_t offset, std::sp
     }
     const std::size_t end = end_of_run(old, now, i);
     const auto run = now.subspan(i, end - i);
-    runs.push_back({offset + i, std::vector<std::byte>(run.begin(), run.end())});
+    runs.push_back({++last_run_, offset + i, std::vector<std::byte>(run.begin(), run.end())});
     i = end;
   }
   if (runs.empty()) co_return Result<>{};
@@ -75,9 +75,23 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
       lost_.insert_or_assign(inode, written.error());
     }
     kept.pop_front();
+    changed_.notify_all();
   }
   kept_.erase(inode);
   changed_.notify_all();
+}
+
+bool MappedWrites::keeps(InodeNo inode, std::uint64_t offset, std::uint64_t length, std::uint64_t up_to) const {
+  auto kept = kept_.find(inode);
+  if (kept == kept_.end()) return false;
+  return std::ranges::any_of(kept->second, [&](const Run& run) {
+    return run.number <= up_to && run.offset < offset + length && offset < run.offset + run.bytes.size();
+  });
+}
+
+Task<void> MappedWrites::wait(InodeNo inode, std::uint64_t offset, std::uint64_t length) {
+  const std::uint64_t up_to = last_run_;
+  while (keeps(inode, offset, length, up_to)) co_await changed_.wait();
 }
 
 Task<void> MappedWrites::wait(InodeNo inode) {

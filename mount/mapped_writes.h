@@ -29,6 +29,8 @@ class MappedWrites {
   Task<Result<>> accept(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data);
   // Lays what is kept over bytes just read at `offset`.
   void overlay(InodeNo inode, std::uint64_t offset, std::span<std::byte> data) const;
+  // Until what is kept of these bytes now has been written, or could not be: before they are written anew.
+  Task<void> wait(InodeNo inode, std::uint64_t offset, std::uint64_t length);
   // Until all that was accepted for the inode has been written, or could not be.
   Task<void> wait(InodeNo inode);
   // The error of what could not, told once.
@@ -38,17 +40,20 @@ class MappedWrites {
 
  private:
   struct Run {
+    std::uint64_t number;  // they grow
     std::uint64_t offset;
     std::vector<std::byte> bytes;
   };
   using Runs = std::list<Run>;
 
   Task<void> write_back(InodeNo inode);
+  bool keeps(InodeNo inode, std::uint64_t offset, std::uint64_t length, std::uint64_t up_to) const;
 
   Log& log_;
   Operations& operations_;
   std::unordered_map<InodeNo, Runs> kept_;   // in the order in which they came; an inode's writer runs while it has any
   std::unordered_map<InodeNo, Error> lost_;  // what take_error() will say
+  std::uint64_t last_run_ = 0;
   Condition changed_;
   TaskGroup writers_;
 };
