@@ -80,6 +80,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   std::uint64_t openers(LockName name) const override;
   Task<Result<>> closed(LockName name) override;
   Time lease_end() const override { return membership_.lease_end(); }
+  Task<Result<>> wait_for_lease() override { return membership_.wait_for_lease(); }
 
   // For status and tests.
   LockCounts counts() const;

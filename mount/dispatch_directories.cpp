@@ -106,9 +106,15 @@ Task<void> FuseDispatcher::list(Request request, bool with_attributes) {
     auto entries = co_await list_entries(listing, directory, std::max(in->offset, kDotDotOffset) - kDotDotOffset);
     listed = entries;
   }
+  auto ours = co_await confirm();
   // What has been gathered before an error is an answer; the error comes again after it.
-  if (!listed && listing.bytes().empty()) co_return answer_error(request, listed.error());
-  if (answer_listing(request, listing, directory)) co_return;
+  if (!ours) {
+    answer_error(request, ours.error());
+  } else if (!listed && listing.bytes().empty()) {
+    answer_error(request, listed.error());
+  } else if (answer_listing(request, listing, directory)) {
+    co_return;
+  }
   for (const auto& given : listing.given) operations_.forget(given.attributes.inode, 1);
 }
 

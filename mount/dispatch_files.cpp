@@ -53,6 +53,13 @@ Task<void> FuseDispatcher::create(Request request) {
     co_return answer_error(request, opened.error());
   }
   const std::uint64_t handle = add_file(inode, in->flags);
+  auto ours = co_await confirm();
+  if (!ours) {
+    answer_error(request, ours.error());
+    operations_.forget(inode, 1);
+    co_await close_file(handle);
+    co_return;
+  }
   const fuse_entry_out entry = give_entry(inode_of(request), *made, name_validity(*made), preparing);
   const fuse_open_out open = open_out(handle);
   const std::array parts{std::as_bytes(std::span(&entry, 1)), std::as_bytes(std::span(&open, 1))};
@@ -151,6 +158,8 @@ Task<void> FuseDispatcher::read(Request request) {
 
   IoBuffer buffer(in->size);
   auto got = co_await operations_.read(file->inode, in->offset, buffer.bytes(), (in->flags & O_DIRECT) != 0);
+  auto ours = co_await confirm();
+  if (!ours) co_return answer_error(request, ours.error());
   if (!got) co_return answer_error(request, got.error());
   const auto data = buffer.bytes().first(std::min(*got, buffer.size()));
   mapped_.overlay(file->inode, in->offset, data);

@@ -14,18 +14,20 @@ Task<void> FuseDispatcher::lookup(Request request) {
   auto name = request.take_name();
   if (!name) co_return answer_error(request, name.error());
   auto found = co_await operations_.lookup(inode_of(request), std::move(*name));
-  answer_entry(request, found);
+  co_await answer_entry(request, found);
 }
 
 Task<void> FuseDispatcher::getattr(Request request) {
   auto attributes = co_await operations_.getattr(inode_of(request));
-  answer_attributes(request, attributes);
+  co_await answer_attributes(request, attributes);
 }
 
 Task<void> FuseDispatcher::statx(Request request) {
   auto in = request.take<fuse::StatxIn>();
   if (!in) co_return answer_error(request, in.error());
   auto attributes = co_await operations_.getattr(inode_of(request));
+  auto ours = co_await confirm();
+  if (!ours) co_return answer_error(request, ours.error());
   if (!attributes) co_return answer_error(request, attributes.error());
   answer(request, to_statx_out(*attributes, reactor_.executor().now()));
 }
@@ -36,7 +38,7 @@ Task<void> FuseDispatcher::setattr(Request request) {
   const InodeNo inode = inode_of(request);
   if (in->valid & FATTR_SIZE) co_await mapped_.wait(inode);
   auto attributes = co_await operations_.setattr(inode, from_fuse(*in));
-  answer_attributes(request, attributes);
+  co_await answer_attributes(request, attributes);
 }
 
 Task<void> FuseDispatcher::mkdir(Request request) {
@@ -46,7 +48,7 @@ Task<void> FuseDispatcher::mkdir(Request request) {
   if (!name) co_return answer_error(request, name.error());
   const NewInode inode = new_inode(request, S_IFDIR | (in->mode & 07777));
   auto made = co_await operations_.mkdir(inode_of(request), std::move(*name), inode);
-  answer_entry(request, made);
+  co_await answer_entry(request, made);
 }
 
 Task<void> FuseDispatcher::mknod(Request request) {
@@ -56,7 +58,7 @@ Task<void> FuseDispatcher::mknod(Request request) {
   if (!name) co_return answer_error(request, name.error());
   const NewInode inode = new_inode(request, in->mode, device_from_fuse(in->rdev));
   auto made = co_await operations_.mknod(inode_of(request), std::move(*name), inode);
-  answer_entry(request, made);
+  co_await answer_entry(request, made);
 }
 
 Task<void> FuseDispatcher::symlink(Request request) {
@@ -66,11 +68,13 @@ Task<void> FuseDispatcher::symlink(Request request) {
   if (!target) co_return answer_error(request, target.error());
   const NewInode inode = new_inode(request, S_IFLNK | 0777);
   auto made = co_await operations_.symlink(inode_of(request), std::move(*name), std::move(*target), inode);
-  answer_entry(request, made);
+  co_await answer_entry(request, made);
 }
 
 Task<void> FuseDispatcher::readlink(Request request) {
   auto target = co_await operations_.readlink(inode_of(request));
+  auto ours = co_await confirm();
+  if (!ours) co_return answer_error(request, ours.error());
   if (!target) co_return answer_error(request, target.error());
   if (!still_waiting(request)) co_return;
   const auto bytes = std::as_bytes(std::span(target->data(), target->size()));
@@ -83,7 +87,7 @@ Task<void> FuseDispatcher::link(Request request) {
   auto name = request.take_name();
   if (!name) co_return answer_error(request, name.error());
   auto linked = co_await operations_.link(cache_.inode(in->oldnodeid), inode_of(request), std::move(*name));
-  answer_entry(request, linked);
+  co_await answer_entry(request, linked);
 }
 
 Task<void> FuseDispatcher::unlink(Request request) {

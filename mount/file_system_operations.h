@@ -10,6 +10,8 @@ class FileSystemOperations final : public Operations {
   explicit FileSystemOperations(FileSystem& fs) : fs_(fs) {}
 
   InodeNo root() const override { return fs_.root(); }
+  Time lease_end() const override { return fs_.lease_end(); }
+  Task<Result<>> wait_for_lease() override { return fs_.wait_for_lease(); }
   Task<Result<Attributes>> lookup(InodeNo directory, std::string name) override {
     return fs_.lookup(directory, std::move(name));
   }

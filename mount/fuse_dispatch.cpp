@@ -163,15 +163,26 @@ void FuseDispatcher::answer_done(const Request& request, const Result<>& result)
   answer_error(request, 0);
 }
 
-void FuseDispatcher::answer_attributes(const Request& request, const Result<Attributes>& result) {
-  if (!result) return answer_error(request, result.error());
+Task<Result<>> FuseDispatcher::confirm() {
+  if (reactor_.executor().now() < operations_.lease_end()) co_return Result<>{};
+  auto returned = co_await operations_.wait_for_lease();
+  co_return returned;
+}
+
+Task<void> FuseDispatcher::answer_attributes(const Request& request, const Result<Attributes>& result) {
+  auto ours = co_await confirm();
+  if (!ours) co_return answer_error(request, ours.error());
+  if (!result) co_return answer_error(request, result.error());
   answer(request, to_attr_out(*result, reactor_.executor().now()));
 }
 
-void FuseDispatcher::answer_entry(const Request& request, const Result<Attributes>& result) {
-  if (!result) return answer_error(request, result.error());
-  const FuseKernelCache::Answer made_now(cache_);
-  const fuse_entry_out entry = give_entry(inode_of(request), *result, name_validity(*result), made_now);
+Task<void> FuseDispatcher::answer_entry(const Request& request, const Result<Attributes>& result) {
+  const FuseKernelCache::Answer preparing(cache_);
+  auto ours = co_await confirm();
+  if (!ours && result) operations_.forget(result->inode, 1);
+  if (!ours) co_return answer_error(request, ours.error());
+  if (!result) co_return answer_error(request, result.error());
+  const fuse_entry_out entry = give_entry(inode_of(request), *result, name_validity(*result), preparing);
   if (!answer(request, entry)) take_back_entry(result->inode);
 }
 

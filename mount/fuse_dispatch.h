@@ -64,8 +64,11 @@ class FuseDispatcher {
     return waits && connection_.reply(request.header().unique, value);
   }
   void answer_done(const Request& request, const Result<>& result);
-  void answer_attributes(const Request& request, const Result<Attributes>& result);
-  void answer_entry(const Request& request, const Result<Attributes>& result);
+  // Before every answer that shows what the file system holds: the self-lease may have lapsed since that was found.
+  // Waits until it has returned. kFenced: it is not to be shown.
+  Task<Result<>> confirm();
+  Task<void> answer_attributes(const Request& request, const Result<Attributes>& result);
+  Task<void> answer_entry(const Request& request, const Result<Attributes>& result);
   // The entry for an answer that is about to be sent; take_back_entry() if it cannot be.
   fuse_entry_out give_entry(InodeNo directory, const Attributes& attributes, Time name_until,
                             const FuseKernelCache::Answer& answer);

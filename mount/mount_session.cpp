@@ -31,7 +31,8 @@ MountSession::MountSession(Reactor& reactor, Log& log, MountOptions options)
       executor_(reactor.executor()),
       log_(log),
       options_(std::move(options)),
-      random_(system_random()) {}
+      random_(system_random()),
+      drops_(executor_) {}
 
 MountSession::~MountSession() = default;
 
@@ -288,6 +289,7 @@ Task<Outcome<>> MountSession::mount() {
 // Each part ends even where one before it could not; what could not be written is the outcome.
 Task<Outcome<>> MountSession::stop() {
   Result<> written;
+  co_await drops_.join();
   if (fs_ && fs_started_) {
     auto stopped = co_await fs_->stop();
     if (!stopped) written = stopped;
@@ -352,10 +354,17 @@ void MountSession::withdrawn(Error reason) {
       "{}: this node has withdrawn: {}; all operations fail with EIO until umount, and data not yet synced is lost",
       options_.source, explain(reason));
   if (journal_) journal_->withdraw(reason);
+  drop_kernel_pages();
 }
 
 void MountSession::lease_lapsed() {
   log_.warning("{}: the device does not answer heartbeats; operations wait", options_.source);
+  drop_kernel_pages();
+}
+
+// Others may take this node for dead from now on. Names and attributes were given for no longer than the lease.
+void MountSession::drop_kernel_pages() {
+  if (cache_ && !unmounting_) drops_.spawn(cache_->invalidate_all());
 }
 
 void MountSession::lease_returned() {

@@ -52,6 +52,7 @@ class MountSession : private MembershipObserver {
   void withdrawn(Error reason) override;
   void lease_lapsed() override;
   void lease_returned() override;
+  void drop_kernel_pages();
 
   BlockDevice& device();
   NodeId self() const;
@@ -82,6 +83,7 @@ class MountSession : private MembershipObserver {
   std::unique_ptr<FuseConnection> connection_;
   std::unique_ptr<FuseKernelCache> cache_;
   std::unique_ptr<FuseDispatcher> dispatcher_;
+  TaskGroup drops_;  // of the kernel's caches, when the lease lapses
   MountRecord record_;
 };
 

@@ -135,6 +135,13 @@ InodeNo FileSystem::root() const {
   return impl_->fs.geometry.root;
 }
 
+Time FileSystem::lease_end() const {
+  return impl_->fs.locks.lease_end();
+}
+Task<Result<>> FileSystem::wait_for_lease() {
+  return impl_->fs.locks.wait_for_lease();
+}
+
 Task<Result<Attributes>> FileSystem::lookup(InodeNo directory, std::string name) {
   return cawfs::lookup(impl_->fs, directory, std::move(name));
 }

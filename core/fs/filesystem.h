@@ -123,6 +123,12 @@ class FileSystem {
 
   InodeNo root() const;
 
+  // An operation may end, or its answer be sent, after the self-lease has lapsed: others may then have changed what it
+  // found. Before it is shown to anybody: does the lease stand still (wait_for_lease() waits for it to return)?
+  // kFenced.
+  Time lease_end() const;
+  Task<Result<>> wait_for_lease();
+
   Task<Result<Attributes>> lookup(InodeNo directory, std::string name);
   // Balance: each successful lookup, create, mkdir, mknod, symlink, link and readdir_plus entry is remembered as one
   // reference of the kernel's, which forget() takes back.

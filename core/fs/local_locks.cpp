@@ -203,6 +203,10 @@ Time LocalLockService::lease_end() const {
   return impl_->lease_end();
 }
 
+Task<Result<>> LocalLockService::wait_for_lease() {
+  co_return Result<>{};
+}
+
 void LocalLockService::stop() {
   impl_->stop();
 }

@@ -35,6 +35,7 @@ class LocalLockService final : public LockService {
   std::uint64_t openers(LockName name) const override;
   Task<Result<>> closed(LockName name) override;
   Time lease_end() const override;
+  Task<Result<>> wait_for_lease() override;
 
   // Users that wait and those that come fail with kStopping.
   void stop();

@@ -139,6 +139,9 @@ class LockService {
 
   // Until when the kernel may cache what held locks cover; in the past when the lease has lapsed.
   virtual Time lease_end() const = 0;
+  // Returns at once while the lease is valid. What was read under a lock before it lapsed is this node's to show still
+  // when it has returned. kFenced, kStopping.
+  virtual Task<Result<>> wait_for_lease() = 0;
 
  private:
   friend class LockHold;

@@ -413,6 +413,100 @@ TEST_F(FuseMountTest, SharedMaps) {
   });
 }
 
+// What a map's page holds is kept until the lock is had; a write(2) that comes later is later.
+TEST_F(FuseMountTest, AWriteIsNotOverwrittenByAnEarlierOneThroughAMap) {
+  store("f", std::string(4096, 'a'));
+  const int fd = open(path("f").c_str(), O_RDWR);
+  auto* map = static_cast<char*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ASSERT_NE(map, MAP_FAILED);
+  int written = 0;
+  run_there([&](Served& served) {
+    written = served.operations.writes;
+    served.operations.gated_write = written + 1;
+    served.operations.write_gate().reset();
+  });
+  map[100] = 'b';
+  ASSERT_EQ(sync_file_range(fd, 0, 4096, SYNC_FILE_RANGE_WRITE), 0);
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.writes == written + 1; });
+  std::thread writer([&] { EXPECT_EQ(pwrite(fd, "c", 1, 100), 1); });
+  for (int i = 0; i < 50; ++i) run_there([](Served&) {});
+  run_there([](Served& served) { served.operations.write_gate().set(); });
+  writer.join();
+  ASSERT_EQ(fsync(fd), 0);
+  run_there([](Served& served) {
+    EXPECT_EQ(served.operations.find(served.operations.root(), "f")->data[100], std::byte{'c'});
+  });
+  munmap(map, 4096);
+  close(fd);
+}
+
+// A READ that was begun before the lease lapsed is answered after it has returned, or not at all.
+TEST_F(FuseMountTest, NothingIsShownWhileTheLeaseHasLapsed) {
+  for (const bool fenced : {false, true}) {
+    store("f", fenced ? "second" : "first");
+    run_there([](Served& served) { served.operations.read_gate().reset(); });
+    const int fd = open(path("f").c_str(), O_RDONLY | O_DIRECT);
+    int reads = 0;
+    int waits = 0;
+    run_there([&](Served& served) {
+      reads = served.operations.reads;
+      waits = served.operations.lease_waits;
+    });
+    std::array<char, 16> out{};
+    std::atomic<bool> answered = false;
+    ssize_t got = 0;
+    int error = 0;
+    std::thread reader([&] {
+      got = pread(fd, out.data(), out.size(), 0);
+      error = errno;
+      answered = true;
+    });
+    bool reading = false;
+    while (!reading) run_there([&](Served& served) { reading = served.operations.reads > reads; });
+    run_there([](Served& served) {
+      served.operations.lease().reset();
+      served.operations.read_gate().set();
+    });
+    bool waiting = false;
+    while (!waiting && !answered) {
+      run_there([&](Served& served) { waiting = served.operations.lease_waits > waits; });
+    }
+    EXPECT_FALSE(answered);
+    run_there([&](Served& served) {
+      served.operations.fenced = fenced;
+      served.operations.lease().set();
+    });
+    reader.join();
+    EXPECT_EQ(got, fenced ? -1 : 5);
+    if (fenced) EXPECT_EQ(error, EIO);
+    close(fd);
+  }
+}
+
+Task<void> drop_all(Served& served, std::atomic<bool>& done) {
+  co_await served.cache->invalidate_all();
+  done = true;
+}
+
+TEST_F(FuseMountTest, ALapsedLeaseDropsAllPages) {
+  store("f", std::string(4096, 'a'));
+  const int fd = open(path("f").c_str(), O_RDONLY);
+  auto* map = static_cast<volatile char*>(mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fd, 0));
+  EXPECT_EQ(map[0], 'a');
+  int reads = 0;
+  run_there([&](Served& served) { reads = served.operations.reads; });
+  EXPECT_EQ(map[1], 'a');
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return drop_all(served, done); });
+  while (!done) std::this_thread::yield();
+  run_there([&](Served& served) { EXPECT_EQ(served.operations.reads, reads); });
+  EXPECT_EQ(map[0], 'a');
+  run_there([&](Served& served) { EXPECT_EQ(served.operations.reads, reads + 1); });
+  munmap(const_cast<char*>(map), 4096);
+  close(fd);
+}
+
 TEST_F(FuseMountTest, SyncsWhenAsked) {
   const int fd = open(path("f").c_str(), O_RDWR | O_CREAT, 0644);
   ASSERT_EQ(write(fd, "x", 1), 1);

@@ -24,10 +24,18 @@ class MemoryOperations final : public Operations {
   };
 
   explicit MemoryOperations(Executor& executor, Duration valid = std::chrono::seconds(60))
-      : executor_(executor), valid_(valid), read_gate_(executor), lookup_gate_(executor), open_gate_(executor) {
+      : executor_(executor),
+        valid_(valid),
+        read_gate_(executor),
+        lookup_gate_(executor),
+        open_gate_(executor),
+        write_gate_(executor),
+        lease_(executor) {
     read_gate_.set();
     lookup_gate_.set();
     open_gate_.set();
+    write_gate_.set();
+    lease_.set();
     Node& root = add(NewInode{.mode = S_IFDIR | 0755});
     root.parent = root.attributes.inode;
     root.attributes.nlink = 2;
@@ -44,6 +52,12 @@ class MemoryOperations final : public Operations {
   Event& read_gate() { return read_gate_; }
   Event& lookup_gate() { return lookup_gate_; }
   Event& open_gate() { return open_gate_; }
+  // One write waits, while it is reset: the `gated_write`th.
+  Event& write_gate() { return write_gate_; }
+  int gated_write = 0;
+  // Lapsed while it is reset.
+  Event& lease() { return lease_; }
+  bool fenced = false;
   std::string gated_name;
   // A file that the kernel does not know of.
   void make_elsewhere(const std::string& name) {
@@ -52,10 +66,19 @@ class MemoryOperations final : public Operations {
   }
   int lookups = 0;
   int reads = 0;
+  int writes = 0;
   int syncs = 0;
+  int lease_waits = 0;
   std::map<InodeNo, std::int64_t> references;
 
   InodeNo root() const override { return InodeNo{kFirst}; }
+  Time lease_end() const override { return lease_.is_set() ? executor_.now() + valid_ : Time{}; }
+  Task<Result<>> wait_for_lease() override {
+    ++lease_waits;
+    co_await lease_.wait();
+    if (fenced) co_return fail(Errc::kFenced);
+    co_return Result<>{};
+  }
 
   Task<Result<Attributes>> lookup(InodeNo directory, std::string name) override {
     ++lookups;
@@ -174,6 +197,7 @@ class MemoryOperations final : public Operations {
   }
   Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> in, bool append,
                                     bool, bool kill) override {
+    if (++writes == gated_write) co_await write_gate_.wait();
     Node& file = node(inode);
     const std::uint64_t at = append ? file.data.size() : offset;
     if (file.data.size() < at + in.size()) file.data.resize(at + in.size());
@@ -230,6 +254,8 @@ class MemoryOperations final : public Operations {
   Event read_gate_;
   Event lookup_gate_;
   Event open_gate_;
+  Event write_gate_;
+  Event lease_;
   std::map<InodeNo, Node> nodes_;
 };
 
