@@ -59,19 +59,19 @@ std::uint64_t Allocator::Impl::unpromised() const {
 }
 
 // A leaving group's lock may not be had any more; it is still ours until settle(), which waits for its users.
-std::optional<GroupUse> Allocator::Impl::use(Group& group, bool may_be_leaving, Holds holds) {
+std::optional<GroupUse> Allocator::Impl::use(Group& group, bool may_be_leaving) {
   if (group.closed || (group.leaving && !may_be_leaving)) return std::nullopt;
-  LockHold own(nullptr, group.lock(), LockMode::kExclusive, LocalUse::kShared, group.generation());
-  if (holds == Holds::kFits) return GroupUse(group, std::move(own), idle_);
   auto hold = locks.try_acquire(group.lock(), LockMode::kExclusive, LocalUse::kShared);
   if (!hold && !group.leaving) return std::nullopt;
-  return GroupUse(group, hold ? std::move(*hold) : std::move(own), idle_);
+  if (hold) return GroupUse(group, std::move(*hold), idle_);
+  LockHold own(nullptr, group.lock(), LockMode::kExclusive, LocalUse::kShared, group.generation());
+  return GroupUse(group, std::move(own), idle_);
 }
 
-Group* Allocator::Impl::use_in(Reservation::State& state, GroupNo number, const SpaceRequest& request, Holds holds) {
+Group* Allocator::Impl::use_in(Reservation::State& state, GroupNo number, const SpaceRequest& request) {
   Group* group = find(number);
   if (group == nullptr || state.uses(number)) return group;
-  auto taken = use(*group, wholly_promised(request), holds);
+  auto taken = use(*group, wholly_promised(request));
   if (!taken) return nullptr;
   state.held.push_back(std::move(*taken));
   return group;
@@ -91,20 +91,20 @@ Result<> Allocator::Impl::check_frees(std::vector<BlockRange> frees) const {
   return {};
 }
 
-bool Allocator::Impl::use_groups_of_frees(Reservation::State& state, const SpaceRequest& request, Holds holds) {
+bool Allocator::Impl::use_groups_of_frees(Reservation::State& state, const SpaceRequest& request) {
   for (const BlockRange& range : request.frees) {
-    const Group* group = use_in(state, geometry.group_of(range.start), request, holds);
+    const Group* group = use_in(state, geometry.group_of(range.start), request);
     if (group == nullptr || !group->loaded(range)) return false;
   }
   state.frees = request.frees;
   return true;
 }
 
-bool Allocator::Impl::reserve_metadata(Reservation::State& state, const SpaceRequest& request, Holds holds) {
+bool Allocator::Impl::reserve_metadata(Reservation::State& state, const SpaceRequest& request) {
   for (const GroupNo number : order(request.goal)) {
     if (state.metadata.size() == request.metadata) return true;
     if (find(number)->pool.empty()) continue;
-    Group* group = use_in(state, number, request, holds);
+    Group* group = use_in(state, number, request);
     while (group != nullptr && !group->pool.empty() && state.metadata.size() < request.metadata) {
       state.metadata.push_back(group->pool.back());
       group->pool.pop_back();
@@ -113,13 +113,12 @@ bool Allocator::Impl::reserve_metadata(Reservation::State& state, const SpaceReq
   return state.metadata.size() == request.metadata;
 }
 
-bool Allocator::Impl::reserve_data(Reservation::State& state, const SpaceRequest& request, std::uint64_t count,
-                                   Holds holds) {
+bool Allocator::Impl::reserve_data(Reservation::State& state, const SpaceRequest& request, std::uint64_t count) {
   std::uint64_t left = count;
   for (const GroupNo number : order(request.goal)) {
     if (left == 0) break;
     if (find(number)->ready() == 0) continue;
-    Group* group = use_in(state, number, request, holds);
+    Group* group = use_in(state, number, request);
     if (group == nullptr) continue;
     BlockNo goal = request.goal;
     while (left > 0) {
@@ -136,20 +135,20 @@ bool Allocator::Impl::reserve_data(Reservation::State& state, const SpaceRequest
 
 Result<Reservation> Allocator::Impl::try_reserve(const SpaceRequest& request) {
   if (const auto ok = check_frees(request.frees); !ok) return fail(ok.error());
-  return reserve(request, Holds::kReal);
+  return reserve(request);
 }
 
-Result<Reservation> Allocator::Impl::reserve(const SpaceRequest& request, Holds holds) {
+Result<Reservation> Allocator::Impl::reserve(const SpaceRequest& request) {
   const auto again = fail(Errc::kAgain, "space");
   const std::uint64_t from_promises = std::min(request.promised, promised);
   const std::uint64_t most = from_promises + unpromised();
   const std::uint64_t least = least_data(request) + request.metadata;
   if (least > 0 && least > most) return again;
   auto state = std::make_unique<Reservation::State>(*this);
-  if (!use_groups_of_frees(*state, request, holds)) return again;
-  if (!reserve_metadata(*state, request, holds)) return again;
+  if (!use_groups_of_frees(*state, request)) return again;
+  if (!reserve_metadata(*state, request)) return again;
   const std::uint64_t data = request.data == 0 ? 0 : std::min(request.data, most - request.metadata);
-  if (!reserve_data(*state, request, data, holds)) return again;
+  if (!reserve_data(*state, request, data)) return again;
   state->promised = std::min(from_promises, state->unused());
   promised -= state->promised;
   return Reservation(std::move(state));

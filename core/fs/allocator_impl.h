@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -73,11 +74,9 @@ class Allocator::Impl {
   Impl(Executor& executor, BlockDevice& device, const Geometry& geometry, LockService& locks, BufferCache& buffers,
        TransactionLog& log);
 
-  // kReal: with the groups' locks. kFits: would the space do, whoever waits for them?
-  enum class Holds : std::uint8_t { kReal, kFits };
   Result<Reservation> try_reserve(const SpaceRequest& request);
   // Without judging what is to be freed, which the caller may have read a while ago.
-  Result<Reservation> reserve(const SpaceRequest& request, Holds holds);
+  Result<Reservation> reserve(const SpaceRequest& request);
   Task<Result<>> prepare(SpaceRequest request);
   Task<Result<>> prepare_held(SpaceRequest request);
   Task<Result<>> settle(GroupNo number);
@@ -85,7 +84,7 @@ class Allocator::Impl {
   Task<Result<GroupUse>> take_group(GroupNo number);
 
   Group* find(GroupNo number) const;
-  std::optional<GroupUse> use(Group& group, bool may_be_leaving, Holds holds = Holds::kReal);
+  std::optional<GroupUse> use(Group& group, bool may_be_leaving);
   std::vector<GroupNo> order(BlockNo goal) const;
   GroupNo home() const;
   // Blocks that can be had from the groups that stay, promised ones among them.
@@ -116,11 +115,11 @@ class Allocator::Impl {
   }
 
   Result<> check_frees(std::vector<BlockRange> frees) const;
-  bool use_groups_of_frees(Reservation::State& state, const SpaceRequest& request, Holds holds);
-  bool reserve_metadata(Reservation::State& state, const SpaceRequest& request, Holds holds);
-  bool reserve_data(Reservation::State& state, const SpaceRequest& request, std::uint64_t count, Holds holds);
+  bool use_groups_of_frees(Reservation::State& state, const SpaceRequest& request);
+  bool reserve_metadata(Reservation::State& state, const SpaceRequest& request);
+  bool reserve_data(Reservation::State& state, const SpaceRequest& request, std::uint64_t count);
   // The use of the group in `state`, which gets one if it has none and it can be had.
-  Group* use_in(Reservation::State& state, GroupNo number, const SpaceRequest& request, Holds holds);
+  Group* use_in(Reservation::State& state, GroupNo number, const SpaceRequest& request);
 
   Task<Result<Group*>> load_group(GroupNo number, const LockHold& hold);
   Task<Result<bool>> improve(const SpaceRequest& request);
@@ -130,7 +129,10 @@ class Allocator::Impl {
   bool release_pools(const SpaceRequest& request);
   Task<Result<>> load_bitmap(Group& group, std::uint32_t bitmap);
   Task<Result<>> fill_pool(Group& group);
+  std::set<GroupNo> groups_of_frees(const SpaceRequest& request) const;
   Task<Result<>> decide_no_space(const SpaceRequest& request);
+  bool contended(const std::vector<GroupUse>& held);
+  bool may_fit(const std::vector<GroupUse>& held, const SpaceRequest& request) const;
 
   struct Seen {
     std::uint32_t free_blocks = 0;

@@ -1,7 +1,6 @@
 // What the allocator waits for: group locks, bitmaps, the writing of metadata blocks ahead, commits; and how it finds
 // that there is no space.
 #include <algorithm>
-#include <set>
 
 #include "core/base/assert.h"
 #include "core/format/verify.h"
@@ -46,7 +45,7 @@ Task<Result<Group*>> Allocator::Impl::load_group(GroupNo number, const LockHold&
 
 Task<Result<>> Allocator::Impl::prepare_held(SpaceRequest request) {
   while (true) {
-    const auto reserved = reserve(request, Holds::kReal);
+    const auto reserved = reserve(request);
     if (reserved) co_return Result<>();
     if (reserved.error() != Errc::kAgain) co_return fail(reserved.error());
     const auto better = co_await improve(request);
@@ -181,9 +180,7 @@ Task<Result<>> Allocator::Impl::prepare(SpaceRequest request) {
   // What is to be freed is for try_reserve() to judge, under the caller's locks. Here it may be out of date: others of
   // this node that wait for the same group may have freed it meanwhile.
   std::erase_if(request.frees, [this](const BlockRange& range) { return !geometry.allocatable(range); });
-  std::set<GroupNo> freed;
-  for (const BlockRange& range : request.frees) freed.insert(geometry.group_of(range.start));
-  for (const GroupNo number : freed) {
+  for (const GroupNo number : groups_of_frees(request)) {
     const auto taken = co_await take_group(number);
     if (!taken) co_return fail(taken.error());
   }
@@ -203,10 +200,18 @@ Task<Result<>> Allocator::Impl::prepare(SpaceRequest request) {
   co_return ready;
 }
 
-// Holds every group that has anything, in the order of locks, so that nothing moves between nodes meanwhile.
+std::set<GroupNo> Allocator::Impl::groups_of_frees(const SpaceRequest& request) const {
+  std::set<GroupNo> numbers;
+  for (const BlockRange& range : request.frees) numbers.insert(geometry.group_of(range.start));
+  return numbers;
+}
+
+// Holds every group that has anything, and those of what is to be freed, in the order of locks, so that nothing moves
+// between nodes meanwhile.
 Task<Result<>> Allocator::Impl::decide_no_space(const SpaceRequest& request) {
+  const std::set<GroupNo> needed = groups_of_frees(request);
   while (true) {
-    std::vector<GroupUse> all;
+    std::vector<GroupUse> held;
     std::uint64_t uncommitted = 0;
     for (std::uint32_t i = 0; i < geometry.group_count; ++i) {
       auto taken = co_await take_group(GroupNo{i});
@@ -214,17 +219,33 @@ Task<Result<>> Allocator::Impl::decide_no_space(const SpaceRequest& request) {
       Group& group = taken->group();
       saw(group.number(), group.header());
       uncommitted += group.uncommitted();
-      if (group.available() + group.pool.size() + group.uncommitted() > 0) all.push_back(std::move(*taken));
+      const bool has_any = group.available() + group.pool.size() + group.uncommitted() > 0;
+      if (has_any || needed.contains(group.number())) held.push_back(std::move(*taken));
     }
+    bool unsure = contended(held);
     const auto ready = co_await prepare_held(request);
     if (ready || ready.error() != Errc::kAgain) co_return ready;
-    // It is there, but somebody waits to use a group: the caller tries again, and waits his turn in prepare().
-    const auto fits = reserve(request, Holds::kFits);
-    if (fits) co_return Result<>();
+    unsure = contended(held) || unsure;
+    // The caller tries again, and waits his turn in prepare().
+    if (unsure && may_fit(held, request)) co_return Result<>();
     if (uncommitted == 0) co_return fail(Errc::kNoSpace, "space");
     const auto done = co_await log.commit(log.last());
     if (!done) co_return done;
   }
+}
+
+// Somebody else waits for one of them: what it has cannot be had from it now.
+bool Allocator::Impl::contended(const std::vector<GroupUse>& held) {
+  return std::ranges::any_of(held, [this](const GroupUse& use) {
+    return use.group().leaving || !locks.try_acquire(use.group().lock(), LockMode::kExclusive, LocalUse::kShared);
+  });
+}
+
+bool Allocator::Impl::may_fit(const std::vector<GroupUse>& held, const SpaceRequest& request) const {
+  std::uint64_t blocks = 0;
+  for (const GroupUse& use : held) blocks += use.group().available() + use.group().pool.size();
+  const std::uint64_t spoken_for = promised - std::min(promised, request.promised);
+  return blocks >= spoken_for + least_data(request) + request.metadata;
 }
 
 Task<Result<>> Allocator::Impl::settle(GroupNo number) {

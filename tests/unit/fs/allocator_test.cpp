@@ -373,6 +373,86 @@ TEST_F(AllocatorTest, WhoNeedsAGroupThatIsLeavingHasItAfterwards) {
   EXPECT_TRUE(space->try_reserve({.frees = {runs->front()}}).has_value());
 }
 
+// Another node asks for a group while it is decided whether there is any space.
+class AllocatorContendedTest : public AllocatorTest {
+ protected:
+  static constexpr std::uint64_t kFree = 8;
+
+  // Both groups are full, but for `kFree` blocks of the second one that another node has freed since.
+  void fill() {
+    start();
+    first = space->home();
+    std::vector<BlockRange> runs;
+    for (std::uint64_t want = 1000; want > 0;) {
+      const auto got = allocate(want);
+      if (!got) want /= 2;
+      if (got) runs.insert(runs.end(), got->begin(), got->end());
+    }
+    for (const BlockRange& run : runs) {
+      const bool here = fs->geometry.group_of(run.start) == first;
+      if (run.count >= kFree) (here ? in_first : in_second) = {run.start, kFree};
+    }
+    second = fs->geometry.group_of(in_second.start);
+    ASSERT_NE(second, first);
+    commit();
+    give_up(second);
+    auto mine = std::move(space);
+    mount();
+    free(in_second);
+    commit();
+    give_up(second);
+    space = std::move(mine);
+  }
+  void give_up(GroupNo group) {
+    ASSERT_TRUE(fs->run(fs->locks->give_up(lock_of(fs->geometry, group), LockMode::kNone)).has_value());
+  }
+  static Task<void> hold(LockService& locks, LockName name, Executor& executor) {
+    auto held = co_await locks.acquire(name, LockMode::kExclusive, LocalUse::kExclusive);
+    EXPECT_TRUE(held.has_value());
+    co_await executor.sleep(std::chrono::seconds(2));
+  }
+  static Task<void> lose(LocalLockService& locks, LockName name, Executor& executor) {
+    co_await executor.sleep(std::chrono::seconds(1));
+    const auto done = co_await locks.give_up(name, LockMode::kNone);
+    EXPECT_TRUE(done.has_value());
+  }
+  static Task<void> take(Allocator& allocator, SpaceRequest request, int& tries, Result<>& result) {
+    for (tries = 1;; ++tries) {
+      result = co_await allocator.prepare(request);
+      if (!result || allocator.try_reserve(request)) co_return;
+    }
+  }
+  // The second group can be had after 2 s; the first one is asked for after 1 s, and goes when the hook has returned.
+  Result<> prepare_while_the_first_goes(SpaceRequest request) {
+    TaskGroup tasks(fs->executor);
+    Result<> result;
+    int tries = 0;
+    tasks.spawn(hold(*fs->locks, lock_of(fs->geometry, second), fs->executor));
+    tasks.spawn(lose(*fs->locks, lock_of(fs->geometry, first), fs->executor));
+    tasks.spawn(take(*space, request, tries, result));
+    fs->run(tasks.join());
+    return result;
+  }
+
+  GroupNo first;
+  GroupNo second;
+  BlockRange in_first;
+  BlockRange in_second;
+};
+
+TEST_F(AllocatorContendedTest, ALeavingGroupsSpaceIsSpace) {
+  fill();
+  free(in_first);
+  commit();
+  during_invalidate = [&] { return two_seconds(fs->executor); };
+  EXPECT_TRUE(prepare_while_the_first_goes({.data = 2 * kFree, .frees = {}}).has_value());
+}
+
+TEST_F(AllocatorContendedTest, AGroupToFreeInIsKept) {
+  fill();
+  EXPECT_TRUE(prepare_while_the_first_goes({.data = kFree, .frees = {in_first}}).has_value());
+}
+
 TEST_F(AllocatorTest, TotalsAreTheHeaders) {
   start();
   const auto before = fs->run(space->totals());
