@@ -1,6 +1,7 @@
 #include "disklock/lock_manager.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "core/base/assert.h"
@@ -215,6 +216,20 @@ bool LockManager::yielding(LockName name) const {
 std::uint64_t LockManager::openers(LockName name) const {
   const CachedLock* lock = find(name);
   return lock == nullptr ? 0 : lock->openers;
+}
+
+// Nobody can set a bit while it is held EX here. So a slot that has no node now had none that set its bit later.
+Task<Result<>> LockManager::check_openers(LockName name) {
+  for (std::uint64_t left = openers(name); left != 0; left &= left - 1) {
+    const SlotNo slot{static_cast<std::uint16_t>(std::countr_zero(left))};
+    ++counts_.record_reads;
+    Result<bool> vacant = co_await membership_.is_vacant(slot);
+    if (!vacant) co_return fail(vacant.error());
+    const auto at = blocks_.find(name.block);
+    if (at == blocks_.end()) co_return fail(end_error());
+    if (*vacant) at->second->locks[name.entry].openers &= ~slot_bit(slot);
+  }
+  co_return Result<>{};
 }
 
 Task<Result<>> LockManager::closed(LockName name) {

@@ -345,8 +345,8 @@ Task<void> MountSession::unmount(bool force) {
 void MountSession::slot_changed(SlotNo slot, format::SlotState from, format::SlotState to, Incarnation incarnation) {
   if (from == format::SlotState::kRecovering && to != format::SlotState::kRecovering) {
     log_.info("slot {}: recovered (incarnation {})", slot.value, incarnation.value);
-    if (fs_ && fs_started_) fs_->free_orphans(slot);
   }
+  if (fs_ && fs_started_) fs_->slot_changed(slot, from, to);
 }
 
 void MountSession::withdrawn(Error reason) {

@@ -75,6 +75,10 @@ Task<Result<>> do_chore(FsContext& fs, FsContext::Chore chore, InodeNo number) {
   std::unreachable();
 }
 
+std::uint64_t own_slot_bit(const FsContext& fs) {
+  return std::uint64_t{1} << fs.locks.self().slot.value;
+}
+
 bool is_quiet(const Error& error) {
   return error.code == Errc::kStale || error.code == Errc::kStopping || error.code == Errc::kReadOnly;
 }
@@ -112,7 +116,7 @@ Task<void> run_chores(FsContext& fs) {
     if (chore == FsContext::Chore::kEvict) state->eviction_queued = false;
     auto done = co_await do_chore(fs, chore, number);
     if (chore == FsContext::Chore::kAccessTime) state->access_queued = false;
-    if (!done && chore == FsContext::Chore::kEvict) fs.orphans_left = true;  // to be tried again
+    if (!done && chore == FsContext::Chore::kEvict) fs.orphans_left |= own_slot_bit(fs);  // to be tried again
     if (!done && !is_quiet(done.error())) {
       fs.messages.warning("inode {}: background work failed: {}", number.value, describe(done.error().code));
     }
@@ -131,7 +135,7 @@ Task<void> run_sweeps(FsContext& fs) {
       if (fs.stopping.requested()) co_return;
     }
     co_await fs.sweeps_more.wait_until(fs.executor.now() + kSweepInterval);
-    if (fs.orphans_left) fs.orphan_sweeps.push_back(fs.locks.self().slot);
+    if (fs.orphans_left & own_slot_bit(fs)) fs.orphan_sweeps.push_back(fs.locks.self().slot);
   }
 }
 

@@ -11,11 +11,17 @@ namespace {
 
 constexpr std::size_t kOrphansAtOnce = 64;
 
-bool in_use(FsContext& fs, const Inode& inode) {
-  if (inode.state().opens > 0 || inode.state().references > 0) return true;
-  if (fs.locks.openers(inode.lock()) == 0) return false;
-  fs.orphans_left = true;  // some time, the other node will have closed it
-  return true;
+// With the inode's lock EX.
+Task<Result<bool>> in_use(FsContext& fs, Inode inode) {
+  if (inode.state().opens > 0 || inode.state().references > 0) co_return true;
+  if (fs.locks.openers(inode.lock()) == 0) co_return false;
+  auto checked = co_await fs.locks.check_openers(inode.lock());
+  if (!checked) co_return fail(checked.error());
+  if (fs.locks.openers(inode.lock()) == 0) co_return false;
+  // Some time the other node will have closed it, or have ended: then its list is looked at again.
+  const SlotNo slot{inode.raw().orphan_slot.value()};
+  if (slot.value < kSlots) fs.orphans_left |= std::uint64_t{1} << slot.value;
+  co_return true;
 }
 
 void drop_data(FsContext& fs, const Inode& inode, const LockHold& hold) {
@@ -93,7 +99,10 @@ Task<Result<>> evict_inode(FsContext& fs, InodeNo number) {
     if (!taken) co_return taken;
     auto inode = co_await read_named_inode(fs, number);
     if (!inode) co_return fail(inode.error());
-    if (inode->nlink() != 0 || !(inode->flags() & format::kInodeOrphan) || in_use(fs, *inode)) co_return Result<>{};
+    if (inode->nlink() != 0 || !(inode->flags() & format::kInodeOrphan)) co_return Result<>{};
+    auto used = co_await in_use(fs, *inode);
+    if (!used) co_return fail(used.error());
+    if (*used) co_return Result<>{};
     drop_data(fs, *inode, locks.hold(number));
     if (!inode->directory()) {
       auto cut = co_await cut_from(fs, locks, *inode, 0);
@@ -109,7 +118,7 @@ Task<Result<>> evict_inode(FsContext& fs, InodeNo number) {
 Task<Result<>> sweep_orphans(FsContext& fs, SlotNo slot) {
   const InodeNo list = OrphanList::inode_of(fs.geometry, slot);
   if (list.value == 0) co_return Result<>{};
-  if (slot == fs.locks.self().slot) fs.orphans_left = false;
+  fs.orphans_left &= ~(std::uint64_t{1} << slot.value);
   InodeNo after;
   while (!fs.stopping.requested()) {
     std::vector<InodeNo> some;

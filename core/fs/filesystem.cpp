@@ -1,5 +1,7 @@
 #include "core/fs/filesystem.h"
 
+#include <algorithm>
+
 #include "core/fs/chores.h"
 #include "core/fs/fs_context.h"
 #include "core/fs/lock_client.h"
@@ -127,9 +129,20 @@ Task<Result<>> FileSystem::stop() {
 void FileSystem::set_kernel_cache(KernelCache* cache) {
   impl_->fs.kernel = cache;
 }
-void FileSystem::free_orphans(SlotNo slot) {
-  impl_->fs.orphan_sweeps.push_back(slot);
-  impl_->fs.sweeps_more.notify_all();
+void FileSystem::slot_changed(SlotNo ended, format::SlotState from, format::SlotState to) {
+  using format::SlotState;
+  // One that is ACTIVE again has another incarnation, and had none between two looks at the table; or its recoverer has
+  // found it alive, which does no harm.
+  const bool had_node = from == SlotState::kActive || from == SlotState::kRecovering;
+  if (!had_node || to == SlotState::kRecovering) return;
+  FsContext& fs = impl_->fs;
+  const std::uint64_t lists = fs.orphans_left | std::uint64_t{1} << ended.value;
+  for (std::uint16_t slot = 0; slot < fs.geometry.slots; ++slot) {
+    if ((lists >> slot & 1) && std::ranges::find(fs.orphan_sweeps, SlotNo{slot}) == fs.orphan_sweeps.end()) {
+      fs.orphan_sweeps.push_back(SlotNo{slot});
+    }
+  }
+  fs.sweeps_more.notify_all();
 }
 InodeNo FileSystem::root() const {
   return impl_->fs.geometry.root;

@@ -18,6 +18,7 @@
 #include "core/base/random.h"
 #include "core/base/types.h"
 #include "core/device/device.h"
+#include "core/format/cluster_format.h"
 #include "core/format/geometry.h"
 #include "core/fs/lock_service.h"
 #include "core/fs/transaction.h"
@@ -118,8 +119,9 @@ class FileSystem {
   // Writes everything back, ends background work, lets all locks' contents go. No operation runs or comes any more.
   Task<Result<>> stop();
   void set_kernel_cache(KernelCache* cache);
-  // A slot has been recovered: what it had unlinked while it was open is freed in the background.
-  void free_orphans(SlotNo slot);
+  // News of a slot. If its node has ended (it was recovered, or has left), what it had unlinked while it was open is
+  // freed in the background, and what others had unlinked while it had that open.
+  void slot_changed(SlotNo slot, format::SlotState from, format::SlotState to);
 
   InodeNo root() const;
 

@@ -48,7 +48,7 @@ struct FsContext {
   enum class Chore : std::uint8_t { kEvict, kLookAfterClose, kAccessTime };
   std::deque<std::pair<Chore, InodeNo>> chores;
   std::deque<SlotNo> orphan_sweeps;
-  bool orphans_left = false;  // of this slot: other nodes had them open
+  std::uint64_t orphans_left = 0;  // slots in whose lists are inodes that other nodes had open
   Condition chores_more;
   Condition sweeps_more;
 

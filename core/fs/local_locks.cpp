@@ -195,6 +195,10 @@ std::uint64_t LocalLockService::openers(LockName /*name*/) const {
   return 0;
 }
 
+Task<Result<>> LocalLockService::check_openers(LockName /*name*/) {
+  co_return Result<>{};
+}
+
 Task<Result<>> LocalLockService::closed(LockName /*name*/) {
   co_return Result<>();
 }

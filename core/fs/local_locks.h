@@ -33,6 +33,7 @@ class LocalLockService final : public LockService {
   Task<Result<>> adopt_chunk(BlockNo lock_block) override;
   bool yielding(LockName name) const override;
   std::uint64_t openers(LockName name) const override;
+  Task<Result<>> check_openers(LockName name) override;
   Task<Result<>> closed(LockName name) override;
   Time lease_end() const override;
   Task<Result<>> wait_for_lease() override;

@@ -134,6 +134,8 @@ class LockService {
   virtual bool yielding(LockName name) const = 0;
   // Slots, other than ours, that have the inode open without a lock; exact while held EX.
   virtual std::uint64_t openers(LockName name) const = 0;
+  // Takes out of openers() the slots whose nodes have ended since the lock was had EX; the caller holds it so.
+  virtual Task<Result<>> check_openers(LockName name) = 0;
   // Clears this node's own bit in openers after its last close, if it is set; takes no lock.
   virtual Task<Result<>> closed(LockName name) = 0;
 

@@ -4,6 +4,7 @@
 Usage: failure_test.py LUN-KIND [unittest options]; CAWFS_TEST_FULL=1 runs the long form.
 """
 import collections
+import contextlib
 import os
 import pathlib
 import random
@@ -140,6 +141,23 @@ class FailureTest(unittest.TestCase):
             (node,) = lun.mount(1)
             for number, load in loads:
                 self.check_synced(node, f"d{number}", load)
+
+    def test_what_only_a_dead_node_had_open_is_freed(self):
+        with cluster.Cluster(KIND, dead_time=DEAD_TIME) as lun:
+            victim, survivor = lun.mount(2)
+            with open(survivor.path("file"), "wb") as file:
+                file.write(b"x" * (20 << 20))
+                os.fsync(file.fileno())
+            held = os.open(victim.path("file"), os.O_RDONLY)
+            os.unlink(survivor.path("file"))
+            full = os.statvfs(survivor.path()).f_bfree
+            victim.kill()
+            with contextlib.suppress(OSError):
+                os.close(held)
+            lun.nodes.remove(victim)
+            # Well before the survivor looks at what it has unlinked by itself.
+            cluster.wait_for(lambda: os.statvfs(survivor.path()).f_bfree >= full + (20 << 20) // 4096,
+                             "the blocks of the file", seconds=DEAD_TIME + 10)
 
     def test_paused_past_the_dead_time(self):
         """A stopped daemon is fenced; when it wakes, its writes are refused and it answers EIO until umount."""

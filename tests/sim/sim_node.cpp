@@ -118,9 +118,7 @@ Task<Result<>> SimNode::stop() {
 }
 
 void SimNode::slot_changed(SlotNo slot, format::SlotState from, format::SlotState to, Incarnation /*incarnation*/) {
-  if (from == format::SlotState::kRecovering && to != format::SlotState::kRecovering && fs_ && fs_started_) {
-    fs_->free_orphans(slot);
-  }
+  if (fs_ && fs_started_) fs_->slot_changed(slot, from, to);
 }
 
 void SimNode::withdrawn(Error reason) {

@@ -138,8 +138,7 @@ class WholeNode final : private MembershipObserver {
   }
 
   void slot_changed(SlotNo slot, format::SlotState from, format::SlotState to, Incarnation /*incarnation*/) override {
-    const bool recovered = from == format::SlotState::kRecovering && to != format::SlotState::kRecovering;
-    if (recovered && fs_) fs_->free_orphans(slot);
+    if (fs_) fs_->slot_changed(slot, from, to);
   }
   void withdrawn(Error reason) override {
     if (journal_) journal_->withdraw(reason);

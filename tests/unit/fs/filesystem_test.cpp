@@ -88,7 +88,7 @@ TEST_F(FileSystemTest, OrphansOfACrashAreFreedAtTheNextMount) {
   // What the next mount does with the list, without the pause of a sweep.
   mounted.run(fs().close(file));
   fs().forget(file, 1);
-  fs().free_orphans(SlotNo{0});
+  fs().slot_changed(SlotNo{0}, format::SlotState::kRecovering, format::SlotState::kClean);
   pass(std::chrono::seconds(2));
   ASSERT_TRUE(mounted.run(mounted.small.log->write_back_all()).has_value());
   mounted.check();
