@@ -55,6 +55,8 @@ struct CachedLock {
   bool disown = false;          // asked about while we hold nothing: the entry may name us all the same
   bool handover = false;        // see AcquireRequest
   bool my_turn = false;         // the entry names us as its waiter
+  std::uint32_t pressed = 0;    // see LockService::press()
+  bool overtook = false;        // while pressed, this node has put itself before another waiter
   bool ahead = false;           // S is wanted though nobody here asks yet, until then:
   Time ahead_until;
   std::uint64_t asked = 0;     // slots in whose mailboxes our want stands
@@ -67,14 +69,15 @@ struct CachedLock {
     for (const LockUser& user : queue) mode = std::max(mode, user.mode);
     return mode;
   }
-  bool needs_acquire() const { return give_up == GiveUp::kNo && wanted() > held; }
+  bool presses() const { return pressed > 0 && give_up == GiveUp::kAsked && held == LockMode::kShared; }
+  bool needs_acquire() const { return (give_up == GiveUp::kNo || presses()) && wanted() > held; }
   // The entry names us as its waiter though those who waited for more have been told of an error: it keeps out others.
   bool waits_for_nobody() const {
     return my_turn && held != LockMode::kNone && give_up == GiveUp::kNo && !needs_acquire();
   }
   bool idle() const {
     return held == LockMode::kNone && queue.empty() && !users() && !opener_on_disk && !check_opener && !disown &&
-           !ahead && asked == 0;
+           !ahead && asked == 0 && pressed == 0;
   }
 };
 

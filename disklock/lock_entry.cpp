@@ -93,7 +93,7 @@ void leave_shared(LockEntry& entry, SlotNo slot, std::uint64_t waiting) {
 }
 
 AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
-  const auto& [self, held, wanted, handover, generation] = request;
+  const auto& [self, held, wanted, handover, generation, presses, overtook] = request;
   AcquirePlan plan;
   const std::uint64_t mine = slot_bit(self.slot);
   const std::uint64_t others = entry.sharers & ~mine;
@@ -105,7 +105,17 @@ AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireReque
     plan.step = AcquirePlan::Step::kHeld;
     return plan;
   }
-  if (waited_for && !by_me) {
+  if (waited_for && !by_me && presses) {
+    if (overtook && entry.owner.slot < self.slot) {
+      plan.step = AcquirePlan::Step::kYield;
+      return plan;
+    }
+    if (others == 0) {
+      grant(plan.after, self, wanted, slot_bit(entry.owner.slot));
+      plan.step = AcquirePlan::Step::kGrant;
+      return plan;
+    }
+  } else if (waited_for && !by_me) {
     // It is the waiter's turn; once granted it knows of this want, and if it does not wait any more it takes itself
     // out. A bit of mine that I do not hold would keep it waiting for ever.
     plan.ask = slot_bit(entry.owner.slot);
@@ -265,7 +275,7 @@ SlotNo next_slot(SlotNo self, std::uint64_t slots) {
 }
 
 AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
-  const auto& [self, held, wanted, handover, generation] = request;
+  const auto& [self, held, wanted, handover, generation, presses, overtook] = request;
   CAWFS_ASSERT(wanted != LockMode::kNone && held != wanted && held != LockMode::kExclusive);
   AcquirePlan plan{.after = entry};
   if (held != LockMode::kNone && !holds(entry, self, held, generation)) {

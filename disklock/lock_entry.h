@@ -87,7 +87,8 @@ struct AcquirePlan {
     kGrant,  // writing `after` grants it
     kWrite,  // writing `after` registers this node as the waiter, or takes back what it does not hold; then plan again
     kWait,
-    kLost,  // the entry does not say what this node remembers to hold
+    kYield,  // another node presses as this one does, and goes before it
+    kLost,   // the entry does not say what this node remembers to hold
   };
   Step step = Step::kWait;
   LockEntry after{};
@@ -105,6 +106,10 @@ struct AcquireRequest {
   // handover's. Else it may be left from an earlier node of the slot, and a clearing of it may be under way.
   bool handover = false;
   Generation generation{};  // of its hold, where it has one
+  // It cannot give its S up before it has had EX: so it goes before another waiter. `overtook`: it has done so already,
+  // so a waiter that stands there now does the same.
+  bool presses = false;
+  bool overtook = false;
 };
 AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives);
 

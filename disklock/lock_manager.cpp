@@ -248,6 +248,21 @@ Task<Result<>> LockManager::closed(LockName name) {
   }
 }
 
+void LockManager::press(LockName name) {
+  CachedBlock& block = block_of(name.block);
+  ++block.locks[name.entry].pressed;
+  if (has_work(block)) start_work(block);
+}
+
+void LockManager::unpress(LockName name) {
+  CachedBlock& block = block_of(name.block);
+  CachedLock& lock = block.locks[name.entry];
+  CAWFS_ASSERT(lock.pressed > 0);
+  if (--lock.pressed > 0) return;
+  lock.overtook = false;
+  if (block.idle()) blocks_.erase(name.block);
+}
+
 LockCounts LockManager::counts() const {
   return counts_;
 }

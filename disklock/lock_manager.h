@@ -80,6 +80,8 @@ class LockManager final : public LockService, private MailSink, private Membersh
   std::uint64_t openers(LockName name) const override;
   Task<Result<>> check_openers(LockName name) override;
   Task<Result<>> closed(LockName name) override;
+  void press(LockName name) override;
+  void unpress(LockName name) override;
   Time lease_end() const override { return membership_.lease_end(); }
   Task<Result<>> wait_for_lease() override { return membership_.wait_for_lease(); }
 

@@ -70,12 +70,18 @@ void LockManager::plan_acquiring(CachedBlock& block, std::size_t entry, const Lo
                                    .held = lock.held,
                                    .wanted = lock.wanted(),
                                    .handover = lock.handover,
-                                   .generation = lock.generation},
+                                   .generation = lock.generation,
+                                   .presses = lock.presses(),
+                                   .overtook = lock.overtook},
                                   block.lives);
   if (plan.step == Step::kLost) return lost(name);
   if (plan.step == Step::kHeld) {
     round.handed.push_back(entry);
     return;
+  }
+  if (plan.step == Step::kYield) {
+    fail_users(lock, Error{Errc::kAgain, "lock", name.block.value});
+    return ask(lock, name, 0, LockMode::kNone, now);
   }
   round.records |= records_to_read(block, plan.doubt, now);
   const bool was_turn = lock.my_turn;
@@ -203,6 +209,7 @@ void LockManager::ran(CachedBlock& block, const Round& round) {
         break;
       case Round::Kind::kWrite:
         lock.my_turn = is_waiter(change.after, self());
+        lock.overtook = lock.overtook || (lock.my_turn && lock.presses());
         lock.opener_on_disk = opener;
         break;
     }
@@ -243,6 +250,7 @@ void LockManager::granted(CachedBlock& block, std::size_t entry, const LockEntry
   lock.openers = now.openers & ~mine;
   lock.handover = false;
   lock.my_turn = false;
+  lock.overtook = false;
   lock.opener_on_disk = (now.openers & mine) != 0;
   lock.check_opener = false;
   lock.ahead = false;

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <optional>
 
 #include "mount/errno.h"
 #include "mount/fuse_attributes.h"
@@ -36,7 +37,13 @@ Task<void> FuseDispatcher::setattr(Request request) {
   auto in = request.take<fuse_setattr_in>();
   if (!in) co_return answer_error(request, in.error());
   const InodeNo inode = inode_of(request);
-  if (in->valid & FATTR_SIZE) co_await mapped_.wait(inode);
+  std::optional<FuseKernelCache::SizeChange> resizing;
+  if (in->valid & FATTR_SIZE) {
+    resizing.emplace(cache_, inode);
+    // What a map has written comes before.
+    auto written = co_await mapped_.wait_or_yield(inode);
+    if (!written) co_return answer_error(request, written.error());
+  }
   auto attributes = co_await operations_.setattr(inode, from_fuse(*in));
   co_await answer_attributes(request, attributes);
 }

@@ -22,8 +22,9 @@ int to_errno(Errc code) {
     case Errc::kLocalMode:
     case Errc::kLive:
     case Errc::kStopping:
-    case Errc::kAgain:
       return EIO;
+    case Errc::kAgain:
+      return EAGAIN;
     case Errc::kThinFull:
     case Errc::kNoSpace:
       return ENOSPC;

@@ -12,6 +12,8 @@ class FileSystemOperations final : public Operations {
   InodeNo root() const override { return fs_.root(); }
   Time lease_end() const override { return fs_.lease_end(); }
   Task<Result<>> wait_for_lease() override { return fs_.wait_for_lease(); }
+  void press(InodeNo inode) override { fs_.press(inode); }
+  void unpress(InodeNo inode) override { fs_.unpress(inode); }
   Task<Result<Attributes>> lookup(InodeNo directory, std::string name) override {
     return fs_.lookup(directory, std::move(name));
   }

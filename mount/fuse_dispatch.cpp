@@ -41,7 +41,9 @@ FuseDispatcher::FuseDispatcher(Reactor& reactor, Log& log, FuseConnection& conne
       cache_(cache),
       options_(options),
       mapped_(reactor.executor(), log, operations),
-      requests_(reactor.executor()) {}
+      requests_(reactor.executor()) {
+  cache_.set_press([this](InodeNo inode, bool on) { on ? operations_.press(inode) : operations_.unpress(inode); });
+}
 
 FuseDispatcher::Handler FuseDispatcher::handler_of(std::uint32_t opcode) {
   switch (opcode) {

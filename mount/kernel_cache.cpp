@@ -102,11 +102,26 @@ Task<void> FuseKernelCache::drop_pass(InodeNo inode, Drop& drop) {
       grace = std::min(grace * 2, kGraceMost);
       continue;
     }
-    grace = kGrace;
-    drop.gate = drop.gate == Drop::Gate::kClosed ? Drop::Gate::kEarlier : Drop::Gate::kOpen;
-    gate_.notify_all();
+    grace = drop.gate == Drop::Gate::kOpen ? std::min(grace * 2, kGraceMost) : kGrace;
+    unblock(inode, drop);
   }
   co_await sender.join();
+  if (drop.pressed) press_(inode, false);
+  drop.pressed = false;
+}
+
+// No READ is being served, and still the notification does not end.
+void FuseKernelCache::unblock(InodeNo inode, Drop& drop) {
+  if (drop.gate != Drop::Gate::kOpen) {
+    drop.gate = drop.gate == Drop::Gate::kClosed ? Drop::Gate::kEarlier : Drop::Gate::kOpen;
+    gate_.notify_all();
+    return;
+  }
+  auto known = inodes_.find(inode);
+  const bool resizing = known != inodes_.end() && known->second.size_changes > 0;
+  if (!resizing || drop.pressed || !press_) return;
+  drop.pressed = true;
+  press_(inode, true);
 }
 
 Task<void> FuseKernelCache::send_ranges(InodeNo inode, Drop& drop, bool may_wait) {
@@ -240,7 +255,9 @@ void FuseKernelCache::drop_if_unknown(InodeNo inode) {
   auto known = inodes_.find(inode);
   if (known == inodes_.end() || inode == root_) return;
   const Known& uses = known->second;
-  if (uses.references == 0 && uses.readable_opens == 0 && uses.page_reads == 0) inodes_.erase(known);
+  if (uses.references == 0 && uses.readable_opens == 0 && uses.page_reads == 0 && uses.size_changes == 0) {
+    inodes_.erase(known);
+  }
 }
 
 }  // namespace cawfs

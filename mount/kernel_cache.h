@@ -14,6 +14,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -44,6 +45,24 @@ class FuseKernelCache final : public KernelCache {
     std::unordered_set<InodeNo> dropped_;
   };
 
+  // A change of a file's size, while the kernel waits for its answer: until then it writes back no page of the file,
+  // and so drops none that a map has changed.
+  class SizeChange {
+   public:
+    SizeChange(FuseKernelCache& cache, InodeNo inode) : cache_(cache), inode_(inode) {
+      ++cache_.inodes_[inode_].size_changes;
+    }
+    SizeChange(const SizeChange&) = delete;
+    ~SizeChange() {
+      --cache_.inodes_.at(inode_).size_changes;
+      cache_.drop_if_unknown(inode_);
+    }
+
+   private:
+    FuseKernelCache& cache_;
+    InodeNo inode_;
+  };
+
   // A READ into the page cache, from before its data is read until it has been answered.
   class PageRead {
    public:
@@ -57,6 +76,10 @@ class FuseKernelCache final : public KernelCache {
     FuseKernelCache* cache_;
     InodeNo inode_;
   };
+
+  // Called with true when a notification waits for a change of the inode's size, with false when it no longer does: see
+  // LockService::press().
+  void set_press(std::function<void(InodeNo, bool)> press) { press_ = std::move(press); }
 
   Task<void> invalidate_inode(InodeNo inode, std::uint64_t offset, std::uint64_t length) override;
   Task<void> invalidate_entries(InodeNo directory) override;
@@ -86,7 +109,8 @@ class FuseKernelCache final : public KernelCache {
   struct Known {
     std::uint64_t references = 0;
     std::uint32_t readable_opens = 0;
-    std::uint32_t page_reads = 0;  // under way
+    std::uint32_t page_reads = 0;    // under way
+    std::uint32_t size_changes = 0;  // under way
     bool pages = false;
     Time names_until;  // of a directory: when the last of its cached names lapses
   };
@@ -108,6 +132,7 @@ class FuseKernelCache final : public KernelCache {
     std::uint64_t pass = 0;
     Gate gate = Gate::kClosed;
     bool sent = false;
+    bool pressed = false;
     Condition sent_change;
   };
 
@@ -115,6 +140,7 @@ class FuseKernelCache final : public KernelCache {
   void page_read_ended(InodeNo inode);
   Task<void> drop_whole(InodeNo inode);
   Task<void> drop_pass(InodeNo inode, Drop& drop);
+  void unblock(InodeNo inode, Drop& drop);
   Task<void> send_ranges(InodeNo inode, Drop& drop, bool may_wait);
   static bool admit(Drop& drop, Range read, std::uint64_t arrived);
   // Until the kernel has it or has forgotten it. `may_wait`: the kernel may have to wait for something.
@@ -127,6 +153,7 @@ class FuseKernelCache final : public KernelCache {
   FuseConnection& connection_;
   Log& log_;
   InodeNo root_;
+  std::function<void(InodeNo, bool)> press_;
   std::unordered_map<InodeNo, Known> inodes_;
   std::unordered_map<InodeNo, Drop*> drops_;
   std::uint64_t passes_ = 0;  // of all drops

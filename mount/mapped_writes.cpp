@@ -11,6 +11,7 @@ namespace {
 
 // Differing bytes closer together than this are written as one run.
 constexpr std::size_t kJoinGap = 16;
+constexpr Duration kTryAgain = std::chrono::milliseconds(1);
 
 // The end of the run of differing bytes that starts at `begin`.
 std::size_t end_of_run(std::span<const std::byte> before, std::span<const std::byte> after, std::size_t begin) {
@@ -69,6 +70,12 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
     if (kept.empty()) break;
     const Run& run = kept.front();
     auto written = co_await operations_.write(inode, run.offset, run.bytes, false, false, false);
+    if (!written && written.error().code == Errc::kAgain) {
+      ++yields_[inode];
+      changed_.notify_all();
+      co_await executor_.sleep(kTryAgain);
+      continue;
+    }
     if (!written) {
       log_.error("inode {}: {} bytes written through a map are lost: {}", inode.value, run.bytes.size(),
                  describe(written.error().code));
@@ -78,6 +85,7 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
     changed_.notify_all();
   }
   kept_.erase(inode);
+  yields_.erase(inode);
   changed_.notify_all();
 }
 
@@ -96,6 +104,17 @@ Task<void> MappedWrites::wait(InodeNo inode, std::uint64_t offset, std::uint64_t
 
 Task<void> MappedWrites::wait(InodeNo inode) {
   while (kept_.contains(inode)) co_await changed_.wait();
+}
+
+Task<Result<>> MappedWrites::wait_or_yield(InodeNo inode) {
+  auto yields = yields_.find(inode);
+  const std::uint64_t before = yields == yields_.end() ? 0 : yields->second;
+  while (kept_.contains(inode)) {
+    co_await changed_.wait();
+    yields = yields_.find(inode);
+    if (yields != yields_.end() && yields->second > before) co_return fail(Errc::kAgain, "map", inode.value);
+  }
+  co_return Result<>{};
 }
 
 Result<> MappedWrites::take_error(InodeNo inode) {

@@ -23,7 +23,7 @@ namespace cawfs {
 class MappedWrites {
  public:
   MappedWrites(Executor& executor, Log& log, Operations& operations)
-      : log_(log), operations_(operations), changed_(executor), writers_(executor) {}
+      : executor_(executor), log_(log), operations_(operations), changed_(executor), writers_(executor) {}
 
   // Takes `data` for `offset`; returns without waiting for another node. `data` must live until then.
   Task<Result<>> accept(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data);
@@ -33,6 +33,9 @@ class MappedWrites {
   Task<void> wait(InodeNo inode, std::uint64_t offset, std::uint64_t length);
   // Until all that was accepted for the inode has been written, or could not be.
   Task<void> wait(InodeNo inode);
+  // The same, but kAgain when what is kept had to stand back for another node whose kernel waits, too (see
+  // LockService::press()): for who keeps the kernel waiting himself.
+  Task<Result<>> wait_or_yield(InodeNo inode);
   // The error of what could not, told once.
   Result<> take_error(InodeNo inode);
   // The same for all inodes.
@@ -49,11 +52,13 @@ class MappedWrites {
   Task<void> write_back(InodeNo inode);
   bool keeps(InodeNo inode, std::uint64_t offset, std::uint64_t length, std::uint64_t up_to) const;
 
+  Executor& executor_;
   Log& log_;
   Operations& operations_;
   std::unordered_map<InodeNo, Runs> kept_;   // in the order in which they came; an inode's writer runs while it has any
   std::unordered_map<InodeNo, Error> lost_;  // what take_error() will say
   std::uint64_t last_run_ = 0;
+  std::unordered_map<InodeNo, std::uint64_t> yields_;  // of what is kept: how often it stood back
   Condition changed_;
   TaskGroup writers_;
 };

@@ -18,6 +18,8 @@ class Operations {
   virtual InodeNo root() const = 0;
   virtual Time lease_end() const = 0;
   virtual Task<Result<>> wait_for_lease() = 0;
+  virtual void press(InodeNo inode) = 0;
+  virtual void unpress(InodeNo inode) = 0;
   virtual Task<Result<Attributes>> lookup(InodeNo directory, std::string name) = 0;
   virtual void forget(InodeNo inode, std::uint64_t references) = 0;
   virtual Task<Result<Attributes>> getattr(InodeNo inode) = 0;

@@ -80,7 +80,8 @@ std::uint64_t own_slot_bit(const FsContext& fs) {
 }
 
 bool is_quiet(const Error& error) {
-  return error.code == Errc::kStale || error.code == Errc::kStopping || error.code == Errc::kReadOnly;
+  return error.code == Errc::kStale || error.code == Errc::kStopping || error.code == Errc::kReadOnly ||
+         error.code == Errc::kAgain;
 }
 
 }  // namespace

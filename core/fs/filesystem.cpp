@@ -154,6 +154,12 @@ Time FileSystem::lease_end() const {
 Task<Result<>> FileSystem::wait_for_lease() {
   return impl_->fs.locks.wait_for_lease();
 }
+void FileSystem::press(InodeNo inode) {
+  impl_->fs.locks.press(lock_of(inode));
+}
+void FileSystem::unpress(InodeNo inode) {
+  impl_->fs.locks.unpress(lock_of(inode));
+}
 
 Task<Result<Attributes>> FileSystem::lookup(InodeNo directory, std::string name) {
   return cawfs::lookup(impl_->fs, directory, std::move(name));

@@ -131,6 +131,11 @@ class FileSystem {
   Time lease_end() const;
   Task<Result<>> wait_for_lease();
 
+  // The kernel does not let go of the inode's pages before a setattr() of its size that waits is done: see
+  // LockService::press(). Refused operations fail with kAgain.
+  void press(InodeNo inode);
+  void unpress(InodeNo inode);
+
   Task<Result<Attributes>> lookup(InodeNo directory, std::string name);
   // Balance: each successful lookup, create, mkdir, mknod, symlink, link and readdir_plus entry is remembered as one
   // reference of the kernel's, which forget() takes back.

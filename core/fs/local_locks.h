@@ -35,6 +35,8 @@ class LocalLockService final : public LockService {
   std::uint64_t openers(LockName name) const override;
   Task<Result<>> check_openers(LockName name) override;
   Task<Result<>> closed(LockName name) override;
+  void press(LockName /*name*/) override {}
+  void unpress(LockName /*name*/) override {}
   Time lease_end() const override;
   Task<Result<>> wait_for_lease() override;
 

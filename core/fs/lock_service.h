@@ -139,6 +139,12 @@ class LockService {
   // Clears this node's own bit in openers after its last close, if it is set; takes no lock.
   virtual Task<Result<>> closed(LockName name) = 0;
 
+  // From press() to unpress(), while the client's invalidate() of a lock held S waits for a user who waits to have it
+  // EX: this node goes before others that wait for it. Where two nodes do so at once, the users of the one with the
+  // higher slot are refused with kAgain. Calls may be nested.
+  virtual void press(LockName name) = 0;
+  virtual void unpress(LockName name) = 0;
+
   // Until when the kernel may cache what held locks cover; in the past when the lease has lapsed.
   virtual Time lease_end() const = 0;
   // Returns at once while the lease is valid. What was read under a lock before it lapsed is this node's to show still

@@ -5,6 +5,7 @@ Usage: coherence_test.py LUN-KIND [unittest options]; the kinds are those of clu
 """
 import concurrent.futures
 import contextlib
+import mmap
 import os
 import subprocess
 import sys
@@ -151,6 +152,31 @@ class CoherenceTest(unittest.TestCase):
             self.assertFalse(os.path.exists(self.at(self.b, "file")))
             self.assertFalse(os.path.exists(self.at(self.c, "file")))
             self.assertEqual(reader.read(), data)
+
+    def test_sizes_change_while_maps_are_written_and_others_want_the_file(self):
+        page = 4096
+        self.write(self.a, "file", b"a" * 4 * page)
+
+        def resize(node):
+            with open(self.at(node, "file"), "r+b", buffering=0) as file, \
+                    mmap.mmap(file.fileno(), 4 * page) as pages:
+                for turn in range(60):
+                    pages[turn % 100] ^= pages[page + turn]
+                    try:
+                        os.ftruncate(file.fileno(), (4 + turn % 3) * page)
+                    except BlockingIOError:
+                        pass  # another node's change of size went first
+
+        def write(node):
+            with open(self.at(node, "file"), "r+b", buffering=0) as file:
+                for turn in range(60):
+                    os.pread(file.fileno(), page, 0)
+                    os.pwrite(file.fileno(), b"w", 3 * page + turn)
+
+        self.assertEqual(in_parallel(lambda: resize(self.a), lambda: write(self.b), lambda: resize(self.c)), [None] * 3)
+        contents = [self.read(node, "file") for node in self.nodes]
+        self.assertEqual(contents, [contents[0]] * 3)
+        self.assertEqual(contents[0][3 * page:3 * page + 60], b"w" * 60)
 
     def test_directories_renamed_into_each_other_make_no_cycle(self):
         for number in range(20):

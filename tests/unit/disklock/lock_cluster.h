@@ -165,6 +165,7 @@ class CountingClient final : public LockClient {
   Task<void> invalidate(LockName, LockMode, LockMode) override {
     ++invalidations;
     co_await executor_.sleep(invalidation_time);
+    if (blocker) co_await blocker->wait();
   }
   Task<Result<>> settle(LockName name, LockMode, LockMode to) override {
     const auto at = cache_.find(name);
@@ -200,6 +201,7 @@ class CountingClient final : public LockClient {
   std::map<LockName, int> open;
   std::uint64_t invalidations = 0;
   Duration invalidation_time = 20us;
+  Event* blocker = nullptr;  // invalidations wait for it
   bool skip_write_back = false;
   bool fail_settle = false;
 

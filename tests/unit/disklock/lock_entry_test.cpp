@@ -131,6 +131,26 @@ TEST(LockEntry, SharersAreAskedByTheOneWaiterAndTheOthersAskIt) {
   EXPECT_EQ(plan_acquire(waited, {node(4), kNl, kS}, lives_of({{1, 0}})).step, AStep::kGrant);
 }
 
+TEST(LockEntry, WhoPressesGoesBeforeAnotherWaiterButTheHigherSlotYieldsToOneThatPressesToo) {
+  LockEntry waited = shared(bits({1, 2}));
+  waited.owner = node(1);
+  waited.waiter = kEx;
+  AcquireRequest request{node(2), kS, kEx, false, Generation{7}, true, false};
+  auto plan = plan_acquire(waited, request, {});
+  EXPECT_EQ(plan.step, AStep::kWrite);
+  EXPECT_EQ(plan.after.owner, node(2));
+  EXPECT_EQ(plan.ask, bits({1}));
+  request.overtook = true;
+  EXPECT_EQ(plan_acquire(waited, request, {}).step, AStep::kYield);
+  waited.owner = node(3);
+  EXPECT_EQ(plan_acquire(waited, request, {}).step, AStep::kWrite);
+  waited.sharers = bits({2});
+  plan = plan_acquire(waited, request, {});
+  EXPECT_EQ(plan.step, AStep::kGrant);
+  EXPECT_EQ(plan.after.owner, node(2));
+  EXPECT_EQ(plan.after.sharers, bits({3}));  // who waited still does
+}
+
 TEST(LockEntry, TheLastSharerToLeaveGrantsToTheWaiter) {
   LockEntry entry = shared(bits({2, 3}));
   entry.owner = node(1);
@@ -383,10 +403,22 @@ class Search {
   }
 
   void acquire(const World& world, std::size_t i, const SlotLives& lives) {
+    acquire(world, i, lives, false, false);
+    if (world.nodes[i].held != kS) return;
+    acquire(world, i, lives, true, false);
+    acquire(world, i, lives, true, true);
+  }
+
+  void acquire(const World& world, std::size_t i, const SlotLives& lives, bool presses, bool overtook) {
     World next = world;
     Node& n = next.nodes[i];
-    const AcquirePlan plan =
-        plan_acquire(world.entry, {world.id(i), n.held, n.wanted, n.seen_without, n.generation}, lives);
+    const AcquirePlan plan = plan_acquire(
+        world.entry, {world.id(i), n.held, n.wanted, n.seen_without, n.generation, presses, overtook}, lives);
+    if (plan.step == AStep::kYield) {
+      n.wanted = kNl;
+      reach(next);
+      return;
+    }
     ASSERT_NE(plan.step, AStep::kLost);
     if (n.held == kNl) n.seen_without |= without(world.entry, i);
     if (plan.step == AStep::kWait) {

@@ -478,6 +478,69 @@ TEST_F(LockManagerTest, ALockThatCannotBeComparedAfterAResetIsServedToNobody) {
   }
 }
 
+// Waits to have the lock EX; `blocker` holds up the node's giving up of its S until it has had it, or was refused.
+Task<void> upgrade_before_giving_up(TestNode& node, Event& blocker, char mark, std::string& order) {
+  Result<LockHold> hold = co_await node.locks.acquire(kName, kEx, LocalUse::kExclusive);
+  if (!hold) EXPECT_EQ(hold.error(), Errc::kAgain);
+  order += hold ? mark : '-';
+  blocker.set();
+}
+
+TEST_F(LockManagerTest, WhoCannotGiveUpBeforeItHasHadItGoesBeforeTheWaiter) {
+  for (const bool waiter_shares : {false, true}) {
+    end();
+    make(1);
+    TestNode& a = add_node(0);
+    TestNode& b = add_node(1);
+    Event blocker(a.executor);
+    Event none(b.executor);
+    take(a, kName, kS).release();
+    if (waiter_shares) take(b, kName, kS).release();
+    a.client.blocker = &blocker;
+    std::string order;
+    b.tasks.spawn(upgrade_before_giving_up(b, none, 'b', order));
+    loop_->run_for(1s);
+    EXPECT_EQ(a.client.invalidations, 1u);
+    EXPECT_EQ(on_disk(kName).owner, b.id);
+    a.tasks.spawn(upgrade_before_giving_up(a, blocker, 'a', order));
+    loop_->run_for(1s);
+    EXPECT_EQ(order, "");
+    a.locks.press(kName);
+    run(a, a.tasks.join());
+    a.locks.unpress(kName);
+    run(b, b.tasks.join());
+    EXPECT_EQ(order, "ab");
+    a.client.blocker = nullptr;
+  }
+}
+
+TEST_F(LockManagerTest, OfTwoWhoCannotGiveUpTheHigherSlotIsRefused) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  TestNode& c = add_node(2);
+  Event a_blocker(a.executor);
+  Event b_blocker(b.executor);
+  take(a, kName, kS).release();
+  take(b, kName, kS).release();
+  a.client.blocker = &a_blocker;
+  b.client.blocker = &b_blocker;
+  c.tasks.spawn(operate(c, kName, kEx, 0s, false));
+  loop_->run_for(1s);
+  std::string order;
+  a.locks.press(kName);
+  b.locks.press(kName);
+  a.tasks.spawn(upgrade_before_giving_up(a, a_blocker, 'a', order));
+  b.tasks.spawn(upgrade_before_giving_up(b, b_blocker, 'b', order));
+  run(b, b.tasks.join());
+  b.locks.unpress(kName);
+  run(a, a.tasks.join());
+  a.locks.unpress(kName);
+  run(c, c.tasks.join());
+  EXPECT_EQ(order, "-a");
+  EXPECT_EQ(operations_, 1u);
+  a.client.blocker = b.client.blocker = nullptr;
+}
+
 // Who waits for more than S, and is told of an error, must not go on keeping others from S.
 TEST_F(LockManagerTest, AnUpgradeThatFailsKeepsNobodyOut) {
   TestNode& a = add_node(0);

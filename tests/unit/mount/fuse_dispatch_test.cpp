@@ -507,6 +507,39 @@ TEST_F(FuseMountTest, ALapsedLeaseDropsAllPages) {
   close(fd);
 }
 
+// Trap 1 (a): while it changes the size the kernel writes back no page, and so drops none that a map has changed. Who
+// has the lock shared cannot give it up before it has had it exclusively.
+TEST_F(FuseMountTest, ASizeChangeThatHoldsUpInvalidationPresses) {
+  store("f", std::string(8192, 'a'));
+  const int fd = open(path("f").c_str(), O_RDWR);
+  auto* map = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ASSERT_NE(map, MAP_FAILED);
+  map[100] = 'b';
+  int before = 0;
+  run_there([&](Served& served) {
+    before = served.operations.setattrs;
+    served.operations.setattr_gate().reset();
+  });
+  std::thread resizer([&] { EXPECT_EQ(ftruncate(fd, 4096), 0); });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.setattrs > before; });
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return drop_all(served, done); });
+  int pressed = 0;
+  while (pressed == 0 && !done) run_there([&](Served& served) { pressed = served.operations.pressed; });
+  EXPECT_EQ(pressed, 1);
+  run_there([](Served& served) { served.operations.setattr_gate().set(); });
+  resizer.join();
+  while (!done) std::this_thread::yield();
+  run_there([](Served& served) { EXPECT_EQ(served.operations.pressed, 0); });
+  ASSERT_EQ(fsync(fd), 0);
+  run_there([](Served& served) {
+    EXPECT_EQ(served.operations.find(served.operations.root(), "f")->data[100], std::byte{'b'});
+  });
+  munmap(map, 8192);
+  close(fd);
+}
+
 TEST_F(FuseMountTest, SyncsWhenAsked) {
   const int fd = open(path("f").c_str(), O_RDWR | O_CREAT, 0644);
   ASSERT_EQ(write(fd, "x", 1), 1);

@@ -30,11 +30,13 @@ class MemoryOperations final : public Operations {
         lookup_gate_(executor),
         open_gate_(executor),
         write_gate_(executor),
+        setattr_gate_(executor),
         lease_(executor) {
     read_gate_.set();
     lookup_gate_.set();
     open_gate_.set();
     write_gate_.set();
+    setattr_gate_.set();
     lease_.set();
     Node& root = add(NewInode{.mode = S_IFDIR | 0755});
     root.parent = root.attributes.inode;
@@ -55,6 +57,8 @@ class MemoryOperations final : public Operations {
   // One write waits, while it is reset: the `gated_write`th.
   Event& write_gate() { return write_gate_; }
   int gated_write = 0;
+  // While it is reset, changes of attributes wait.
+  Event& setattr_gate() { return setattr_gate_; }
   // Lapsed while it is reset.
   Event& lease() { return lease_; }
   bool fenced = false;
@@ -69,10 +73,14 @@ class MemoryOperations final : public Operations {
   int writes = 0;
   int syncs = 0;
   int lease_waits = 0;
+  int setattrs = 0;
+  int pressed = 0;
   std::map<InodeNo, std::int64_t> references;
 
   InodeNo root() const override { return InodeNo{kFirst}; }
   Time lease_end() const override { return lease_.is_set() ? executor_.now() + valid_ : Time{}; }
+  void press(InodeNo) override { ++pressed; }
+  void unpress(InodeNo) override { --pressed; }
   Task<Result<>> wait_for_lease() override {
     ++lease_waits;
     co_await lease_.wait();
@@ -94,6 +102,8 @@ class MemoryOperations final : public Operations {
     co_return fresh(nodes_.at(inode));
   }
   Task<Result<Attributes>> setattr(InodeNo inode, AttributeChange change) override {
+    ++setattrs;
+    co_await setattr_gate_.wait();
     Node& node = nodes_.at(inode);
     auto& a = node.attributes;
     if (change.mode) a.mode = (a.mode & S_IFMT) | *change.mode;
@@ -255,6 +265,7 @@ class MemoryOperations final : public Operations {
   Event lookup_gate_;
   Event open_gate_;
   Event write_gate_;
+  Event setattr_gate_;
   Event lease_;
   std::map<InodeNo, Node> nodes_;
 };
