@@ -121,9 +121,11 @@ TEST_F(GuardedDeviceTest, ClosedGateStopsWrites) {
     EXPECT_GE(loop.now() - Time{1s}, 10ms);
     return SimulatedFate::kRun;
   });
+  IoBuffer beat(4096);
+  EXPECT_TRUE(loop.run(executor, guard.write_once(0, beat.bytes(), Durability::kFua)));  // heartbeats neither
   EXPECT_TRUE(write(5, 7, Durability::kCached));
   EXPECT_TRUE(loop.run(executor, guard.flush()));
-  EXPECT_EQ(sent, 2);
+  EXPECT_EQ(sent, 3);
 }
 
 TEST_F(GuardedDeviceTest, UnknownOutcomeOfCawIsToldWithTheGateOpen) {
