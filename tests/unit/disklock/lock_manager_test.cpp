@@ -434,6 +434,45 @@ TEST_F(LockManagerTest, AfterAResetASharersBitOfAnotherGenerationEndsTheNode) {
   EXPECT_TRUE(a.membership.withdrawn());
 }
 
+// A release whose reply is lost is judged late: others have had the entry EX since, and our bit is there again. What
+// was held before is gone.
+TEST_F(LockManagerTest, AReleaseThatRanIsNotUndoneByALaterGrant) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  run(b, operate(b, kName, kEx, 0s, true));
+  const Generation before = take(a, kName, kS).generation();
+  const std::uint64_t offset = kName.block.offset_bytes();
+  std::optional<Time> released;
+  lun_->set_hook([&](const SimulatedRequest& request) {
+    if (!request.node.starts_with("node0") || request.offset != offset) return SimulatedFate::kRun;
+    if (request.kind == SimulatedRequest::Kind::kCaw && !released) {
+      released = loop_->now();
+      kill(b);
+      recovered(b);
+      return SimulatedFate::kLoseReply;
+    }
+    const bool early = released && loop_->now() < *released + 500ms;
+    return early ? SimulatedFate::kLoseRequest : SimulatedFate::kRun;
+  });
+  b.tasks.spawn(operate(b, kName, kEx, 0s, true));
+  loop_->run_until([&] { return released.has_value(); });
+  loop_->run_for(200ms);
+
+  IoBuffer image(options_.logical_block);
+  lun_->peek(offset, image.bytes());
+  auto& block = *reinterpret_cast<format::LockBlock*>(image.data());
+  const LockEntry granted{.mode = kS, .generation = Generation{before.value + 2}, .sharers = slot_bit(SlotNo{0})};
+  encode(granted, block.entries[kName.entry]);
+  block.header.sequence = block.header.sequence.value() + 2;
+  seal_caw(image.bytes(), offset, geometry_.fs_id);
+  lun_->poke(offset, image.bytes());
+  loop_->run_for(2s);
+  EXPECT_FALSE(a.membership.withdrawn());
+  EXPECT_EQ(take(a, kName, kS).generation(), on_disk(kName).generation);
+  EXPECT_GE(on_disk(kName).generation, granted.generation);
+  lun_->set_hook({});
+}
+
 TEST_F(LockManagerTest, ABrokenLockBlockIsAnErrorToThoseWhoWantIt) {
   TestNode& a = add_node(0);
   IoBuffer noise(options_.logical_block);
