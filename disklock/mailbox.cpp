@@ -173,10 +173,10 @@ Duration Mailboxes::slowest() const {
   return std::max(many ? tuning_.slowest_many : tuning_.slowest, fastest());
 }
 
-std::uint32_t Mailboxes::row_length() const {
+std::uint16_t Mailboxes::row_length() const {
   // One more than is known of: the next to join takes the first free slot.
   const auto known = static_cast<std::uint32_t>(std::bit_width(membership_.active_slots()));
-  return std::min(known + 1, geometry_.slots);
+  return static_cast<std::uint16_t>(std::min<std::uint32_t>(known + 1, geometry_.slots));
 }
 
 Task<void> Mailboxes::poll() {
@@ -198,7 +198,7 @@ Task<void> Mailboxes::poll() {
 
 Task<bool> Mailboxes::poll_once() {
   const SlotNo self = membership_.self().slot;
-  const std::uint32_t length = row_length();
+  const std::uint16_t length = row_length();
   const auto row = row_.bytes().first(std::size_t{length} * geometry_.logical_block);
   Result<> done = co_await membership_.device().read(geometry_.mailbox_offset(self, SlotNo{0}), row);
   if (!done) co_return false;

@@ -134,7 +134,7 @@ class Mailboxes final : private MembershipObserver {
   bool take_in(SlotNo from, std::span<const std::byte> block);
   Duration fastest() const;
   Duration slowest() const;
-  std::uint32_t row_length() const;
+  std::uint16_t row_length() const;
 
   Membership& membership_;
   const Geometry& geometry_;

@@ -84,7 +84,7 @@ class SlotTable {
   // Reads all records. On an error the views are unchanged. One read at a time.
   Task<Result<>> read();
 
-  std::uint32_t slots() const { return geometry_.slots; }
+  std::uint16_t slots() const { return geometry_.slots; }
   // Null where the record is corrupt, or nothing was read yet. Valid until the next read() ends.
   const SlotView* view(SlotNo slot) const;
   // Bits of the slots that are ACTIVE or RECOVERING; a corrupt record's slot counts as in use.

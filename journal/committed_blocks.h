@@ -12,11 +12,11 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/device/settled_io.h"
 #include "core/fs/buffer_cache.h"
 #include "core/runtime/sync.h"
 #include "core/runtime/task_group.h"
 #include "journal/ring_space.h"
-#include "journal/settled_io.h"
 
 namespace cawfs {
 

@@ -4,9 +4,10 @@
 #include <cstdint>
 
 #include "core/base/error.h"
+#include "core/device/io_buffer.h"
+#include "core/device/settled_io.h"
 #include "core/format/journal_verify.h"
 #include "journal/ring.h"
-#include "journal/settled_io.h"
 
 namespace cawfs {
 

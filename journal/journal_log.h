@@ -28,6 +28,7 @@
 
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/device/settled_io.h"
 #include "core/fs/buffer_cache.h"
 #include "core/fs/transaction.h"
 #include "core/runtime/sync.h"
@@ -37,7 +38,6 @@
 #include "journal/record.h"
 #include "journal/ring.h"
 #include "journal/ring_space.h"
-#include "journal/settled_io.h"
 
 namespace cawfs {
 

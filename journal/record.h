@@ -7,10 +7,10 @@
 
 #include "core/base/error.h"
 #include "core/device/io_buffer.h"
+#include "core/device/settled_io.h"
 #include "core/format/journal_verify.h"
 #include "core/fs/buffer_cache.h"
 #include "journal/ring.h"
-#include "journal/settled_io.h"
 
 namespace cawfs {
 

@@ -18,7 +18,7 @@ struct Strong {
   friend constexpr auto operator<=>(const Strong&, const Strong&) = default;
 };
 
-inline constexpr std::uint32_t kBlockSize = 4096;  // the file system's block, bytes
+inline constexpr std::uint64_t kBlockSize = 4096;  // the file system's block, bytes
 inline constexpr std::uint32_t kBlockShift = 12;
 inline constexpr std::uint32_t kSlots = 64;
 

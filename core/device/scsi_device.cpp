@@ -320,7 +320,7 @@ Task<Result<>> ScsiDevice::write_zeroes(std::uint64_t offset, std::uint64_t leng
   while (length > 0) {
     // As many blocks at once as every target takes that has WRITE SAME at all.
     const std::uint64_t bytes =
-        std::min<std::uint64_t>(length, write_same_ ? 0x1000 * facts_.logical_block : zeroes.size());
+        std::min<std::uint64_t>(length, write_same_ ? std::uint64_t{0x1000} * facts_.logical_block : zeroes.size());
     Result<> result;
     if (write_same_) {
       iovec data{const_cast<std::byte*>(zeroes.data()), facts_.logical_block};

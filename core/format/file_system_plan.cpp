@@ -57,7 +57,9 @@ Result<Geometry> plan_areas(std::uint64_t size_bytes, std::uint32_t logical_bloc
   Geometry g;
   g.logical_block = logical_block;
   g.clustered = options.clustered;
-  g.slots = options.slots != 0 ? options.slots : size_bytes < kSmallDevice ? kSmallSlots : kDefaultSlots;
+  g.slots = static_cast<std::uint16_t>(options.slots != 0          ? options.slots
+                                       : size_bytes < kSmallDevice ? kSmallSlots
+                                                                   : kDefaultSlots);
   g.node_table = BlockNo{kFixedAreasBlock};
   g.heartbeats = g.node_table + kSlots;
   g.mailboxes = g.heartbeats + kSlots;

@@ -15,7 +15,7 @@ struct Geometry {
   std::uint64_t fs_id = 0;  // low 64 bits of the uuid
   std::uint32_t logical_block = 0;
   std::uint64_t block_count = 0;
-  std::uint32_t slots = 0;
+  std::uint16_t slots = 0;
   std::uint32_t group_count = 0;
   std::uint32_t group_blocks = 0;
   BlockNo node_table;

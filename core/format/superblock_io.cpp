@@ -91,7 +91,7 @@ Geometry make_geometry(const Superblock& s) {
   geometry.fs_id = s.header.fs_id.value();
   geometry.logical_block = s.logical_block.value();
   geometry.block_count = s.block_count.value();
-  geometry.slots = s.slots.value();
+  geometry.slots = static_cast<std::uint16_t>(s.slots.value());
   geometry.group_count = s.group_count.value();
   geometry.group_blocks = s.group_blocks.value();
   geometry.node_table = BlockNo{s.node_table.value()};

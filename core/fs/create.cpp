@@ -66,7 +66,7 @@ void fill_target(TxHandle& tx, const std::string& target, Reservation& space, fo
 Task<Result<>> write_target(FsContext& fs, BlockNo block, const std::string& target) {
   IoBuffer buffer(kBlockSize);
   std::memcpy(buffer.data(), target.data(), target.size());
-  auto written = co_await fs.data_io.write(block.offset_bytes(), buffer.bytes());
+  auto written = co_await fs.io.write(block.offset_bytes(), buffer.bytes(), Durability::kCached);
   if (written) fs.log.data_written();
   co_return written;
 }

@@ -112,7 +112,7 @@ Task<Result<>> load_block(FsContext& fs, Inode inode, std::uint64_t block, std::
   auto runs = co_await map.map(block, 1);
   if (!runs) co_return fail(runs.error());
   if (!runs->front().readable()) co_return Result<>{};
-  auto read = co_await fs.data_io.read(runs->front().start.offset_bytes(), out);
+  auto read = co_await fs.io.read(runs->front().start.offset_bytes(), out);
   if (!read) co_return read;
   std::memset(out.data() + valid, 0, out.size() - valid);
   co_return Result<>{};

@@ -15,7 +15,7 @@ FsContext::FsContext(FileSystemParts parts, FileSystemOptions given)
       options(given),
       stopping(parts.executor),
       stop_io(parts.executor),
-      data_io(parts.executor, parts.device, stop_io),
+      io(parts.executor, parts.device, stop_io),
       space(parts.executor, parts.device, parts.geometry, parts.locks, parts.buffers, parts.log),
       numbers(parts.executor, parts.device, parts.geometry, parts.locks, parts.buffers, parts.log, space),
       dirty_less(parts.executor),

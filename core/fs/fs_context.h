@@ -5,9 +5,9 @@
 #include <deque>
 #include <optional>
 
+#include "core/device/settled_io.h"
 #include "core/fs/allocator.h"
 #include "core/fs/buffer_cache.h"
-#include "core/fs/data_io.h"
 #include "core/fs/filesystem.h"
 #include "core/fs/inode_allocator.h"
 #include "core/fs/inode_table.h"
@@ -33,7 +33,7 @@ struct FsContext {
 
   StopSource stopping;  // of background work
   StopSource stop_io;
-  DataIo data_io;
+  SettledIo io;
   Allocator space;
   InodeAllocator numbers;
   InodeTable inodes;

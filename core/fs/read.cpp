@@ -26,11 +26,11 @@ Task<Result<>> read_device(FsContext& fs, BlockNo start, ByteRange range, std::s
   const std::uint64_t padded = (length + unit - 1) / unit * unit;
   const std::uint64_t offset = start.offset_bytes() + range.begin % kBlockSize;
   if (offset % unit == 0 && padded <= memory.size()) {
-    auto done = co_await fs.data_io.read(offset, memory.first(padded));
+    auto done = co_await fs.io.read(offset, memory.first(padded));
     co_return done;
   }
   IoBuffer whole(range.block_count() * kBlockSize);
-  auto done = co_await fs.data_io.read(start.offset_bytes(), whole.bytes());
+  auto done = co_await fs.io.read(start.offset_bytes(), whole.bytes());
   if (!done) co_return done;
   std::memcpy(memory.data(), whole.data() + range.begin % kBlockSize, length);
   co_return Result<>{};

@@ -34,7 +34,7 @@ Task<Result<>> zero_tail(FsContext& fs, Inode inode, const LockHold& hold) {
   if (!runs) co_return fail(runs.error());
   if (!runs->front().readable()) co_return Result<>{};
   IoBuffer block(kBlockSize);
-  auto read = co_await fs.data_io.read(runs->front().start.offset_bytes(), block.bytes());
+  auto read = co_await fs.io.read(runs->front().start.offset_bytes(), block.bytes());
   if (!read) co_return read;
   if (all_zero(block.bytes().subspan(kept))) co_return Result<>{};
   DirtyChange change(fs, inode, hold);

@@ -143,7 +143,7 @@ Task<Result<bool>> try_in_place(FsContext& fs, WriteRequest request) {
   FileMap map(fs.buffers, *inode);
   auto runs = co_await map.map(first, blocks_for(end) - first);
   if (!runs) co_return fail(runs.error());
-  std::vector<DataIo::Write> writes;
+  std::vector<SettledIo::Write> writes;
   for (const MappedRun& run : *runs) {
     if (!run.readable()) co_return false;
     const std::uint64_t begin = std::max(request.offset, run.first << kBlockShift);
@@ -151,7 +151,7 @@ Task<Result<bool>> try_in_place(FsContext& fs, WriteRequest request) {
     writes.push_back({run.start.offset_bytes() + begin - (run.first << kBlockShift),
                       request.data.subspan(begin - request.offset, stop - begin)});
   }
-  auto written = co_await fs.data_io.write_all(std::move(writes));
+  auto written = co_await fs.io.write_all(std::move(writes), Durability::kCached);
   fs.log.data_written();  // some of it at least, where it failed
   if (!written) co_return fail(written.error());
   DirtyChange change(fs, *inode, locks.hold(request.inode));

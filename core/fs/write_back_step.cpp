@@ -171,13 +171,13 @@ std::uint32_t Step::credits() {
 }
 
 Task<Result<>> Step::write() {
-  std::vector<DataIo::Write> writes;
+  std::vector<SettledIo::Write> writes;
   for (const Piece& piece : pieces_) {
     if (piece.start.value != 0 && !piece.unwritten) writes.push_back({piece.start.offset_bytes(), piece.bytes});
   }
   for (const Piece& piece : placed_) writes.push_back({piece.start.offset_bytes(), piece.bytes});
   if (writes.empty()) co_return Result<>{};
-  auto written = co_await fs_.data_io.write_all(std::move(writes));
+  auto written = co_await fs_.io.write_all(std::move(writes), Durability::kCached);
   fs_.log.data_written();  // some of it at least, where it failed
   co_return written;
 }

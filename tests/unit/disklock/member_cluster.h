@@ -80,7 +80,7 @@ struct MemberNode final : RecoveryClient, MembershipObserver {
 
 class MemberCluster {
  public:
-  explicit MemberCluster(std::uint64_t seed, SimulatedLunOptions options = {.sessions = true}, std::uint32_t slots = 4)
+  explicit MemberCluster(std::uint64_t seed, SimulatedLunOptions options = {.sessions = true}, std::uint16_t slots = 4)
       : random(seed), lun(loop.clock(), random, sized(options)), sessions(options.sessions) {
     geometry.fs_id = 0x1234;
     geometry.logical_block = options.logical_block;

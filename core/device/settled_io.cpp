@@ -1,4 +1,4 @@
-#include "journal/settled_io.h"
+#include "core/device/settled_io.h"
 
 #include <algorithm>
 
@@ -52,6 +52,24 @@ Task<Result<>> SettledIo::write(std::uint64_t offset, std::span<const std::byte>
     const auto again = co_await next_attempt(done.error(), delay);
     if (!again) co_return again;
   }
+}
+
+Task<void> SettledIo::write_one(Write write, Durability durability, Result<>& result) {
+  const auto done = co_await this->write(write.offset, write.data, durability);
+  if (!done && result) result = done;
+}
+
+Task<Result<>> SettledIo::write_all(std::vector<Write> writes, Durability durability) {
+  Result<> result;
+  if (writes.empty()) co_return result;
+  if (writes.size() == 1) {
+    result = co_await write(writes[0].offset, writes[0].data, durability);
+    co_return result;
+  }
+  TaskGroup group(executor_);
+  for (const Write& one : writes) group.spawn(write_one(one, durability, result));
+  co_await group.join();
+  co_return result;
 }
 
 Task<Result<>> SettledIo::flush() {
