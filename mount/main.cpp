@@ -2,7 +2,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "mount/background.h"
 #include "mount/command_line.h"
@@ -13,11 +15,34 @@ namespace {
 
 using namespace cawfs;
 
+// Why prctl(PR_SET_IO_FLUSHER) failed, and what to do about it.
+const char* io_flusher_remedy(int error) {
+  switch (error) {
+    case EPERM:
+      return "it lacks the capability CAP_SYS_RESOURCE; give it that, in the first user namespace (for a container: "
+             "docker run --cap-add SYS_RESOURCE)";
+    case EINVAL:
+      return "this takes Linux 5.6 or newer";
+    default:
+      return std::strerror(error);
+  }
+}
+
 // The kernel may want memory back by writing to this very file system: the daemon must neither be paged out nor wait
 // for such a write-back itself.
 void prepare_memory(Log& log) {
-  if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0) log.warning("cannot lock the daemon in memory");
-  if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0) log.warning("cannot mark the daemon as an I/O flusher");
+  if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0) {
+    log.warning(
+        "cannot lock the daemon in memory: {}; it needs the capability CAP_IPC_LOCK. Until then a host that swaps "
+        "may miss its heartbeats and be fenced",
+        std::strerror(errno));
+  }
+  if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0) {
+    log.warning(
+        "cannot mark the daemon as an I/O flusher: {}. Until then a host that runs out of memory may wait for "
+        "this mount while this mount waits for memory",
+        io_flusher_remedy(errno));
+  }
 }
 
 int complain(const Failure& failure) {

@@ -168,6 +168,16 @@ class UsersTest(Modes):
         super().setUp()
         self.directory.chmod(0o755)
 
+    def test_missing_privileges_are_named(self):
+        """A daemon that may not lock itself in memory, or be marked as an I/O flusher, says what it lacks, and mounts."""
+        self.cluster.lun.on_host = lambda _number: ["prlimit", "--memlock=65536",
+                                                    "setpriv", "--bounding-set=-sys_resource,-ipc_lock"]
+        node = self.cluster.node(1).mount()
+        log = node.read_log()
+        self.assertRegex(log, "cannot lock the daemon in memory: .*CAP_IPC_LOCK")
+        self.assertRegex(log, "cannot mark the daemon as an I/O flusher: .*CAP_SYS_RESOURCE")
+        self.leave_and_check()
+
     def test_other_users(self):
         node = self.cluster.node(1).mount()
         os.chmod(node.path(), 0o755)
