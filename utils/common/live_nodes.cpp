@@ -66,6 +66,14 @@ LiveNodes moving(const Table& before, const Table& now, const Geometry& geometry
   return live;
 }
 
+bool answered(LookFor look_for, const LiveNodes& live, const SlotStates& now) {
+  if (look_for == LookFor::kAny) return live.any();
+  for (std::uint16_t slot = 0; slot < kSlots; ++slot) {
+    if (in_use(now.slots[slot]) && std::ranges::count(live.slots, SlotNo{slot}) == 0) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Task<Result<SlotStates>> read_slot_states(BlockDevice& device, const Geometry& geometry) {
@@ -75,7 +83,8 @@ Task<Result<SlotStates>> read_slot_states(BlockDevice& device, const Geometry& g
   co_return states_of(table, geometry);
 }
 
-Task<Result<LiveNodes>> find_live_nodes(Executor& executor, BlockDevice& device, const Superblock& superblock) {
+Task<Result<LiveNodes>> find_live_nodes(Executor& executor, BlockDevice& device, const Superblock& superblock,
+                                        LookFor look_for) {
   const Geometry geometry = make_geometry(superblock);
   const Duration dead_time = std::chrono::milliseconds(superblock.dead_time_ms.value());
   Table first;
@@ -84,14 +93,15 @@ Task<Result<LiveNodes>> find_live_nodes(Executor& executor, BlockDevice& device,
   if (std::ranges::none_of(states_of(first, geometry).slots, in_use)) co_return LiveNodes{};
   const Time end = executor.now() + dead_time;
   Table table;
+  LiveNodes live;
   while (executor.now() < end) {
     co_await executor.sleep(dead_time / kLooksPerDeadTime);
     const Result<> again = co_await read_table(device, geometry, table);
     if (!again) co_return fail(again.error());
-    LiveNodes live = moving(first, table, geometry);
-    if (live.any()) co_return live;
+    live = moving(first, table, geometry);
+    if (answered(look_for, live, states_of(table, geometry))) break;
   }
-  co_return LiveNodes{};
+  co_return live;
 }
 
 }  // namespace cawfs

@@ -34,8 +34,13 @@ struct LiveNodes {
   bool any() const { return !slots.empty(); }
 };
 
+// kAny: is there any? Returns as soon as one shows life, and names no more than it has seen until then. kEach: who
+// lives and who does not? Returns once all do.
+enum class LookFor : std::uint8_t { kAny, kEach };
+
 // Nodes in slots that are ACTIVE or RECOVERING whose heartbeats move. Returns at once where there are no such slots,
-// as soon as one of them moves, and after the dead-time if none does.
-Task<Result<LiveNodes>> find_live_nodes(Executor& executor, BlockDevice& device, const format::Superblock& superblock);
+// and otherwise after the dead-time at the latest.
+Task<Result<LiveNodes>> find_live_nodes(Executor& executor, BlockDevice& device, const format::Superblock& superblock,
+                                        LookFor look_for);
 
 }  // namespace cawfs

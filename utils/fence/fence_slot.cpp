@@ -53,7 +53,7 @@ class SlotFencer {
   Task<Result<>> prepare(SlotNo slot, FenceForce force) {
     if (slot.value >= geometry_.slots) co_return fail(Errc::kNotFound, "slot", slot.value);
     if (force == FenceForce::kNo) {
-      Result<LiveNodes> live = co_await find_live_nodes(executor_, device_, superblock_);
+      Result<LiveNodes> live = co_await find_live_nodes(executor_, device_, superblock_, LookFor::kEach);
       if (!live) co_return fail(live.error());
       const bool alive = std::ranges::find(live->slots, slot) != live->slots.end();
       if (alive) co_return fail(Errc::kLive, "slot", slot.value);

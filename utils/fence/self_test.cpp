@@ -61,9 +61,11 @@ class SelfTest {
       log_.error("both sessions share one registration: the target takes them for one initiator");
       co_return fail(Errc::kUnsupported, "two nexuses");
     }
+    round_over_ = false;
     for (std::uint32_t i = 0; i < options_.in_flight; ++i) writers_.spawn(write_until_refused(i));
     co_await executor_.sleep(kWriteBeforeFence);
     done = co_await fence_and_watch();
+    round_over_ = true;
     co_await writers_.join();
     co_return done;
   }
@@ -86,12 +88,13 @@ class SelfTest {
     co_return done;
   }
 
-  // Straight to the device: no guard, as of a host that knows nothing of its fate.
+  // Straight to the device: no guard, as of a host that knows nothing of its fate. A device that refuses nothing is
+  // written to until the round is over.
   Task<void> write_until_refused(std::uint32_t writer) {
     IoBuffer data(options_.write_bytes);
     const std::uint64_t places = options_.length / options_.write_bytes;
     bool refused = false;
-    for (std::uint64_t i = writer; !refused; i += options_.in_flight) {
+    for (std::uint64_t i = writer; !refused && !round_over_; i += options_.in_flight) {
       const std::uint64_t stamp = ++stamp_;
       for (std::size_t at = 0; at < data.size(); at += 512) std::memcpy(data.data() + at, &stamp, sizeof stamp);
       Result<> done = co_await victim_.write(options_.offset + i % places * options_.write_bytes, data.bytes(),
@@ -114,6 +117,7 @@ class SelfTest {
   IoBuffer after_;
   TaskGroup writers_;
   std::uint64_t stamp_ = 0;
+  bool round_over_ = false;
   SelfTestReport report_;
 };
 

@@ -94,7 +94,7 @@ Task<Result<>> run_passes(Check& check) {
 }
 
 Task<Result<>> refuse_live_nodes(Executor& executor, BlockDevice& device, const format::Superblock& superblock) {
-  const Result<LiveNodes> live = co_await find_live_nodes(executor, device, superblock);
+  const Result<LiveNodes> live = co_await find_live_nodes(executor, device, superblock, LookFor::kAny);
   if (!live) co_return fail(live.error());
   if (live->any()) co_return fail(Errc::kLive, "slot", live->slots.front().value);
   co_return Result<>{};

@@ -99,7 +99,7 @@ Task<Result<std::optional<OldFileSystem>>> find_cawfs(Executor& executor, BlockD
   OldFileSystem old;
   old.text =
       fmt::format("the cawfs file system '{}'", std::string_view(label.data(), strnlen(label.data(), label.size())));
-  const Result<LiveNodes> live = co_await find_live_nodes(executor, device, *superblock);
+  const Result<LiveNodes> live = co_await find_live_nodes(executor, device, *superblock, LookFor::kAny);
   if (!live) co_return fail(live.error());
   old.live = live->any();
   for (std::size_t i = 0; i < live->slots.size(); ++i) {

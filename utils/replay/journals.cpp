@@ -89,7 +89,7 @@ std::string print_state(const JournalState& journal) {
 Task<Result<std::vector<JournalState>>> look_at_journals(Executor& executor, BlockDevice& device, Random& random,
                                                          Log& messages, const format::Superblock& superblock) {
   const Geometry geometry = make_geometry(superblock);
-  const auto live = co_await find_live_nodes(executor, device, superblock);
+  const auto live = co_await find_live_nodes(executor, device, superblock, LookFor::kEach);
   if (!live) co_return fail(live.error());
   IoBuffer table(std::size_t{kSlots} * kBlockSize);
   const auto got = co_await device.read(geometry.node_table.offset_bytes(), table.bytes());

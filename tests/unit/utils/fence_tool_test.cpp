@@ -5,6 +5,7 @@
 #include "core/format/superblock_io.h"
 #include "core/runtime/virtual_loop.h"
 #include "disklock/cluster_member.h"
+#include "tests/support/forwarding_device.h"
 #include "utils/fence/fence_slot.h"
 #include "utils/fence/self_test.h"
 #include "utils/status/cluster_status.h"
@@ -136,6 +137,26 @@ TEST_F(FenceToolTest, LivingNodeIsFencedByForceOnly) {
   leave(b);
 }
 
+// Whoever beats first does not answer for the others.
+TEST_F(FenceToolTest, EachLivingNodeIsSeen) {
+  Node& a = joined("a");
+  loop.run_for(370ms);
+  Node& b = joined("b");
+  for (int look = 0; look < 10; ++look) {
+    for (const Node* node : {&a, &b}) {
+      const Result<> done = fence(node->member.self().slot, FenceForce::kNo);
+      ASSERT_FALSE(done);
+      EXPECT_EQ(done.error(), Errc::kLive);
+    }
+    loop.run_for(130ms);
+  }
+  loop.run_for(5s);
+  EXPECT_FALSE(a.member.withdrawn());
+  EXPECT_FALSE(b.member.withdrawn());
+  leave(a);
+  leave(b);
+}
+
 // A node that lives, has its lease, and sends COMPARE AND WRITEs without a pause.
 TEST_F(FenceToolTest, NoCawOfALivingNodeIsRefused) {
   for (int round = 0; round < 20; ++round) {
@@ -198,6 +219,39 @@ TEST(FenceSelfTest, NothingLandsAfterTheFence) {
   EXPECT_EQ(report->rounds, 10u);
   EXPECT_GT(report->writes_before, 100u);
   EXPECT_EQ(report->late_blocks, 0u);
+}
+
+// As of a target that goes on taking a victim's writes.
+class NotFenced final : public ForwardingDevice {
+ public:
+  NotFenced(BlockDevice& device, BlockDevice& open_door) : ForwardingDevice(device), open_door_(open_door) {}
+  Task<Result<>> write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) override {
+    return open_door_.write(offset, data, durability);
+  }
+
+ private:
+  BlockDevice& open_door_;
+};
+
+TEST(FenceSelfTest, SeesWhatLandsAfterTheFence) {
+  VirtualLoop loop;
+  SeededRandom random(4);
+  SimulatedLun lun(loop.clock(), random, SimulatedLunOptions{});
+  Executor& executor = loop.add_executor();
+  auto fencer = lun.connect(executor, "fencer");
+  auto victim = lun.connect(executor, "victim");
+  auto third = lun.connect(executor, "third");
+  ASSERT_TRUE(loop.run(executor, third->pr_register_ignore(PrKey{3}, Aptpl::kYes)));
+  NotFenced not_fenced(*victim, *third);
+  NoLog log;
+  SelfTestOptions test;
+  test.length = 4 << 20;
+  test.write_bytes = 64 << 10;
+  test.rounds = 2;
+  const Result<SelfTestReport> report =
+      loop.run(executor, fence_self_test(executor, *fencer, not_fenced, random, log, test));
+  ASSERT_TRUE(report) << describe(report.error().code);
+  EXPECT_GT(report->late_blocks, 0u);
 }
 
 }  // namespace
