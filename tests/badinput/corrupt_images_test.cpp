@@ -1,7 +1,8 @@
 // 1000 images of a file system, each with one structure damaged, half of them with the checksum made right again. The
-// tools look at each, a node mounts it, reads all of it, changes it and leaves. Nothing may crash or hang; with a wrong
-// checksum nothing but the truth, or an error, may be read; fsck finds whatever reading finds; and the verifier of each
-// kind of structure is seen to run on what was damaged, and to refuse it.
+// tools look at each; it is mounted with ro,norecovery and read; a node mounts it, reads all of it, changes it and
+// leaves. Nothing may crash or hang; with a wrong checksum nothing but the truth, or an error, may be read; fsck finds
+// whatever reading finds; and the verifier of each kind of structure is seen to run on what was damaged, and to refuse
+// it.
 //
 // CAWFS_SEED=n runs that one image.
 #include <gtest/gtest.h>
@@ -15,6 +16,7 @@
 #include "core/runtime/virtual_loop.h"
 #include "tests/support/corrupter.h"
 #include "tests/support/populated_image.h"
+#include "tests/support/tree_reader.h"
 #include "tests/support/verifier_watch.h"
 #include "tests/support/whole_node.h"
 #include "utils/fence/fence_slot.h"
@@ -60,75 +62,6 @@ void on_signal(int number) {
 
 // --- one image
 // ----------------------------------------------------------------------------------------------------------
-
-struct Seen {
-  std::map<std::string, std::string> contents;  // files and symbolic links that could be read
-  std::set<std::string> names;                  // all paths found
-  std::set<std::string> listed;                 // directories that could be listed to the end
-  std::uint64_t visited = 0;
-  std::uint64_t corrupt = 0;  // errors of that class
-  std::string first_error;
-
-  void note(const std::string& path, const Error& error) {
-    if (error_class(error.code) == ErrorClass::kCorrupt) ++corrupt;
-    if (first_error.empty()) {
-      first_error = fmt::format("{}: {} ({} {})", path, describe(error.code), error.where, error.address);
-    }
-  }
-};
-
-constexpr std::uint64_t kMostVisited = 4000;  // a damaged tree may have loops
-constexpr std::size_t kDeepest = 12;
-constexpr std::uint64_t kMostRead = 2 << 20;
-
-Task<void> read_node(FileSystem& fs, Attributes attributes, std::string path, Seen& seen) {
-  if ((attributes.mode & S_IFMT) == S_IFLNK) {
-    const auto target = co_await fs.readlink(attributes.inode);
-    if (target) seen.contents[path] = *target;
-    if (!target) seen.note(path, target.error());
-    co_return;
-  }
-  if ((attributes.mode & S_IFMT) != S_IFREG) co_return;
-  std::vector<std::byte> bytes(std::min(attributes.size, kMostRead));
-  const auto read = co_await fs.read(attributes.inode, 0, bytes, false);
-  if (read) seen.contents[path].assign(reinterpret_cast<const char*>(bytes.data()), *read);
-  if (!read) seen.note(path, read.error());
-  if (attributes.size <= kMostRead) co_return;
-  const auto end = co_await fs.read(attributes.inode, attributes.size - 10, std::span(bytes).first(20), false);
-  if (!end) seen.note(path, end.error());
-}
-
-Task<void> walk(FileSystem& fs, InodeNo directory, std::string path, std::size_t depth, Seen& seen) {
-  std::uint64_t cookie = 0;
-  while (seen.visited < kMostVisited) {
-    const auto entries = co_await fs.readdir(directory, cookie, 50);
-    if (!entries) {
-      seen.note(path, entries.error());
-      co_return;
-    }
-    if (entries->empty()) {
-      seen.listed.insert(path);
-      co_return;
-    }
-    for (const DirectoryEntry& entry : *entries) {
-      cookie = entry.cookie;
-      if (++seen.visited >= kMostVisited) co_return;
-      const std::string at = path + "/" + entry.name;
-      seen.names.insert(at);
-      const auto attributes = co_await fs.lookup(directory, entry.name);
-      if (!attributes) {
-        seen.note(at, attributes.error());
-        continue;
-      }
-      if (S_ISDIR(attributes->mode) && depth < kDeepest) {
-        co_await walk(fs, attributes->inode, at, depth + 1, seen);
-      } else {
-        co_await read_node(fs, *attributes, at, seen);
-      }
-      fs.forget(attributes->inode, 1);
-    }
-  }
-}
 
 template <class T>
 Task<void> tried(Task<Result<T>> task) {
@@ -179,15 +112,21 @@ class Case {
     (dirty ? base.dirty : base.clean).put(lun_);
   }
 
-  // `damage` has been done.
-  void run(const Damage& damage) {
+  // `damage` has been done; `undamaged` is what read_as_it_stands() gave before.
+  void run(const Damage& damage, const Seen& undamaged) {
     damage_ = &damage;
+    undamaged_ = &undamaged;
     look();
+    if (!damage.sealed || random_.one_in(4)) mount(false);
     if (random_.one_in(8)) fence();
     if (random_.one_in(8)) replay();
-    if (random_.one_in(4)) mount(false);
     mount(true);
     if (random_.one_in(2)) fsck(true);
+  }
+  // What a mount that replays nothing reads of the undamaged image.
+  Seen read_as_it_stands() {
+    mount(false);
+    return std::move(seen_);
   }
   // Without damage, the walk finds the truth and fsck nothing.
   void run_undamaged() {
@@ -311,11 +250,9 @@ class Case {
     const auto started = co_await node.start();
     if (started) {
       Seen seen;
-      co_await walk(node.fs(), node.fs().root(), "", 0, seen);
-      if (write) {
-        seen_ = std::move(seen);
-        co_await change(node.fs(), random_);
-      }
+      co_await read_everything(node.fs(), seen);
+      seen_ = std::move(seen);
+      if (write) co_await change(node.fs(), random_);
     }
     const auto stopped = co_await node.stop();
     co_return started ? stopped : started;
@@ -327,11 +264,29 @@ class Case {
     WholeNodeOptions options{.host = "b", .uuid = 2, .no_recovery = !cluster};
     node_ =
         nodes_.emplace_back(std::make_unique<WholeNode>(executor, connect(executor), random_.next(), options)).get();
+    seen_ = {};
     const auto used =
         finish<Result<>>(executor, use(*node_, cluster), cluster ? "a mount" : "a mount -o ro,norecovery");
-    if (!used || !cluster || damage_ == nullptr) return;
-    if (!damage_->sealed) check_truth();
+    if (!used || damage_ == nullptr) return;
+    if (!damage_->sealed) cluster ? check_truth() : check_against(*undamaged_);
     if (fsck_clean_ && seen_.corrupt > 0) ADD_FAILURE() << "fsck found nothing, but " << seen_.first_error;
+  }
+
+  // No replay mends anything here: what was read is exactly what was there before the damage, or is missing for an
+  // error that was given.
+  void check_against(const Seen& undamaged) {
+    for (const std::string& path : seen_.names) {
+      EXPECT_TRUE(undamaged.names.contains(path)) << "norecovery, a name of nothing: " << path;
+    }
+    for (const auto& [path, content] : seen_.contents) {
+      const auto known = undamaged.contents.find(path);
+      EXPECT_TRUE(known != undamaged.contents.end() && known->second == content)
+          << "norecovery, wrong contents: " << path << ", " << content.size() << " bytes";
+    }
+    for (const std::string& path : undamaged.names) {
+      if (!seen_.listed.contains(path.substr(0, path.rfind('/')))) continue;
+      EXPECT_TRUE(seen_.names.contains(path)) << "norecovery, a name is missing: " << path;
+    }
   }
 
   // What was read is what is there. Behind a damaged journal the file system may be an older one.
@@ -359,6 +314,7 @@ class Case {
   const PopulatedImage& base_;
   bool dirty_;
   const Damage* damage_ = nullptr;
+  const Seen* undamaged_ = nullptr;
   VirtualLoop loop_;
   SeededRandom random_;
   SimulatedLun lun_;
@@ -395,6 +351,13 @@ class CorruptImages : public ::testing::Test {
     return corrupters.try_emplace(&disk, disk, image.older, image.geometry).first->second;
   }
 
+  static const Seen& undamaged(const PopulatedImage& image, bool dirty) {
+    static std::map<const DiskImage*, Seen> seen;
+    const DiskImage* disk = dirty ? &image.dirty : &image.clean;
+    if (!seen.contains(disk)) seen[disk] = Case(image, dirty, 1).read_as_it_stands();
+    return seen[disk];
+  }
+
   // Image number `seed`: of each kind in turn, the checksum wrong and right.
   void run(std::uint64_t seed) {
     SCOPED_TRACE(fmt::format("CAWFS_SEED={}", seed));
@@ -406,9 +369,10 @@ class CorruptImages : public ::testing::Test {
     const Damage damage = corrupter(image, dirty).damage(test->lun(), kind, seed % 2 == 1, random);
     SCOPED_TRACE(damage.what + (dirty ? ", a node has died" : ""));
     *fmt::format_to_n(at_work.data(), at_work.size() - 2, "CAWFS_SEED={}: {}\n", seed, damage.what).out = '\0';
+    const Seen& before = undamaged(image, dirty);
     alarm(kLongestSeconds);
     VerifierWatch watch(damage.structure.offset);
-    test->run(damage);
+    test->run(damage, before);
     alarm(0);
     at_work[0] = '\0';
     counts_[static_cast<std::size_t>(kind)].images++;
@@ -454,6 +418,11 @@ TEST_F(CorruptImages, HaveEveryStructure) {
 
 TEST_F(CorruptImages, AreGoodBefore) {
   for (const PopulatedImage* image : {small_, large_}) {
+    const Seen& clean = undamaged(*image, false);
+    EXPECT_EQ(clean.first_error, "");
+    EXPECT_EQ(clean.names.size(), image->truth.size());
+    for (const auto& [path, content] : clean.contents) EXPECT_TRUE(image->truth.at(path).back() == content) << path;
+    EXPECT_GT(undamaged(*image, true).contents.size(), 800u);
     Case(*image, false, 1).run_undamaged();
     Case(*image, true, 1).run_undamaged();
   }
