@@ -136,6 +136,7 @@ void FuseDispatcher::start(Request request) {
     connection_.reply_error(header.unique, ENOSYS);
     return;
   }
+  ++accepted_;
   waiting_.emplace(header.unique, header.pid);
   requests_.spawn((this->*handler)(std::move(request)));
 }

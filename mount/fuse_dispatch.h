@@ -37,6 +37,8 @@ class FuseDispatcher {
   // Until the file system is unmounted or the connection aborted, and all requests have been answered. Files that the
   // kernel has not closed are closed.
   Task<void> serve();
+  // Requests taken up so far that have an answer.
+  std::uint64_t accepted() const { return accepted_; }
 
  private:
   using Handler = Task<void> (FuseDispatcher::*)(Request request);
@@ -134,6 +136,7 @@ class FuseDispatcher {
   std::unordered_map<std::uint64_t, std::uint32_t> waiting_;
   std::unordered_map<std::uint64_t, OpenFile> files_;  // directories too, by handle
   std::uint64_t last_handle_ = 0;
+  std::uint64_t accepted_ = 0;
 };
 
 }  // namespace cawfs

@@ -162,6 +162,8 @@ Task<Outcome<>> MountSession::join() {
       .executor = executor_, .device = device(), .geometry = geometry_, .random = *random_, .messages = log_});
   cluster_->set_recovery_client(recovery_.get());
   cluster_->set_figures([this](HeartbeatFigures& figures) {
+    if (fs_) figures.dirty_bytes = fs_->dirty_bytes();
+    if (dispatcher_) figures.operations = dispatcher_->accepted();
     if (!journal_) return;
     figures.journal_blocks = journal_->ring_blocks();
     figures.journal_used = journal_->ring_blocks_used();

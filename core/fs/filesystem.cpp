@@ -235,5 +235,8 @@ Task<Result<>> FileSystem::sync_all() {
 Task<Result<SpaceInfo>> FileSystem::space() {
   return impl_->space();
 }
+std::uint64_t FileSystem::dirty_bytes() const {
+  return impl_->fs.dirty_bytes;
+}
 
 }  // namespace cawfs

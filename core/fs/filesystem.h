@@ -176,6 +176,8 @@ class FileSystem {
   Task<Result<>> sync_all();
 
   Task<Result<SpaceInfo>> space();
+  // Bytes that have been acknowledged and are not on the device yet.
+  std::uint64_t dirty_bytes() const;
 
  private:
   class Impl;

@@ -18,7 +18,7 @@ BIN = pathlib.Path(os.environ.get("CAWFS_BIN", ROOT / "build/release/bin"))
 LUN_KINDS = ["file", "lio512", "lio4096"]
 
 
-def wait_for(condition, what, seconds=30.0):
+def wait_for(condition, what, seconds=30.0, every=0.01):
     """Returns condition()'s first true value; fails, naming `what`, if none comes."""
     end = time.monotonic() + seconds
     while True:
@@ -27,7 +27,7 @@ def wait_for(condition, what, seconds=30.0):
             return value
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 def run(*command, check=True, timeout=120, **options):
@@ -125,6 +125,10 @@ class Node:
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
+
+    def is_stopped(self):
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
+        return stat.rpartition(")")[2].split()[0] == "T"
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)

@@ -14,9 +14,10 @@ namespace cawfs {
 enum class FenceForce : bool { kNo, kYes };
 
 // The node's writes are refused when this returns, and its slot is RECOVERING, fenced: the next node that looks, or the
-// next mount, replays its journal. Waits for up to the dead-time to see whether the node lives. Errors: kNotFound (no
-// node in that slot), kLive (it lives, and no force was asked for), kAgain (the slot changed meanwhile), those of
-// read_superblock(), Registration::establish(), Fence::run() and the device.
+// next mount, replays its journal. Another node may have been faster: then it is recovering the slot or has done so.
+// Waits for up to the dead-time to see whether the node lives. Errors: kNotFound (no node in that slot), kLive (it
+// lives, and no force was asked for), kAgain (the slot changed meanwhile), those of read_superblock(),
+// Registration::establish(), Fence::run() and the device.
 Task<Result<>> fence_slot(Executor& executor, BlockDevice& device, Random& random, Log& log, SlotNo slot,
                           FenceForce force);
 

@@ -157,6 +157,34 @@ TEST_F(FenceToolTest, EachLivingNodeIsSeen) {
   leave(b);
 }
 
+class SlowToEvict final : public ForwardingDevice {
+ public:
+  SlowToEvict(BlockDevice& device, Executor& executor) : ForwardingDevice(device), executor_(executor) {}
+  Task<Result<>> evict(std::string initiator_name, std::uint64_t isid) override {
+    co_await executor_.sleep(3s);
+    const Result<> done = co_await device_.evict(std::move(initiator_name), isid);
+    co_return done;
+  }
+
+ private:
+  Executor& executor_;
+};
+
+// A node finds the slot claimed by somebody without a heartbeat, and fences and recovers it first.
+TEST_F(FenceToolTest, AnotherNodeIsFaster) {
+  Node& a = joined("a");
+  Node& b = joined("b");
+  const NodeId victim = a.member.self();
+  SlowToEvict slow(*tool, executor);
+  EXPECT_TRUE(loop.run(executor, fence_slot(executor, slow, random, log, victim.slot, FenceForce::kYes)));
+  EXPECT_EQ(b.journal.replayed, std::vector<NodeId>{victim});
+  EXPECT_TRUE(a.member.withdrawn());
+  EXPECT_FALSE(b.member.withdrawn());
+  EXPECT_EQ(status().keys.size(), 1u);
+  leave(a);
+  leave(b);
+}
+
 // A node that lives, has its lease, and sends COMPARE AND WRITEs without a pause.
 TEST_F(FenceToolTest, NoCawOfALivingNodeIsRefused) {
   for (int round = 0; round < 20; ++round) {
@@ -236,7 +264,7 @@ class NotFenced final : public ForwardingDevice {
 TEST(FenceSelfTest, SeesWhatLandsAfterTheFence) {
   VirtualLoop loop;
   SeededRandom random(4);
-  SimulatedLun lun(loop.clock(), random, SimulatedLunOptions{});
+  SimulatedLun lun(loop.clock(), random, SimulatedLunOptions{.sessions = true});
   Executor& executor = loop.add_executor();
   auto fencer = lun.connect(executor, "fencer");
   auto victim = lun.connect(executor, "victim");
@@ -248,6 +276,8 @@ TEST(FenceSelfTest, SeesWhatLandsAfterTheFence) {
   test.length = 4 << 20;
   test.write_bytes = 64 << 10;
   test.rounds = 2;
+  test.in_flight = 2;
+  test.watch_for = 100ms;
   const Result<SelfTestReport> report =
       loop.run(executor, fence_self_test(executor, *fencer, not_fenced, random, log, test));
   ASSERT_TRUE(report) << describe(report.error().code);

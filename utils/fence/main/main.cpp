@@ -57,7 +57,7 @@ struct Arguments {
 
 int fail_with(const std::string& source, const Error& error) {
   fmt::print(stderr, "cawfs-fence: {}: {}\n", source, explain(error));
-  return error == Errc::kLive ? kLiveNode : kFailed;
+  return kFailed;
 }
 
 Task<int> list(Reactor& reactor, BlockDevice& device, Arguments arguments) {
@@ -75,6 +75,11 @@ Task<int> fence(Reactor& reactor, BlockDevice& device, Log& log, Arguments argum
   if (!done && done.error() == Errc::kNotFound) {
     fmt::print(stderr, "cawfs-fence: {}: no node is in slot {}\n", arguments.source, slot.value);
     co_return kFailed;
+  }
+  if (!done && done.error() == Errc::kLive) {
+    fmt::print(stderr, "cawfs-fence: {}: the node in slot {} is alive; --force fences it all the same\n",
+               arguments.source, slot.value);
+    co_return kLiveNode;
   }
   if (!done) co_return fail_with(arguments.source, done.error());
   fmt::print("slot {} is fenced\n", slot.value);
