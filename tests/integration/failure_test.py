@@ -22,6 +22,8 @@ FULL = bool(os.environ.get("CAWFS_TEST_FULL"))
 WORKERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "workers.py")
 DEAD_TIME = 2
 PHASES = ["commit", "checkpoint", "handover", "lock change", "allocation"]
+# What the kills of successive rounds are aimed at; None: at any moment.
+AIMS = [None, "checkpoint", "handover", "allocation", "commit", "lock change"]
 
 
 def under_way(log):
@@ -31,6 +33,26 @@ def under_way(log):
         what, _, verb = line.rpartition(": ")[2].rpartition(" ")
         count[what] += {"begins": 1, "ends": -1}.get(verb, 0)
     return {phase for phase in PHASES if count[phase] > 0}
+
+
+def stop_in(node, phase):
+    """Stops the daemon while the phase is under way: its log said so after it had stopped."""
+    begins = f": {phase} begins\n".encode()
+
+    def stopped_in_phase():
+        if begins not in log.read():
+            return False
+        node.pause()
+        cluster.wait_for(node.is_stopped, "the daemon to stop")
+        if phase in under_way(node.read_log()):
+            return True
+        node.resume()  # it was over too soon
+        log.seek(0, os.SEEK_END)
+        return False
+
+    with open(node.log, "rb") as log:
+        log.seek(0, os.SEEK_END)
+        cluster.wait_for(stopped_in_phase, f"a {phase} to stop in", every=0.0001)
 
 
 class Load:
@@ -84,7 +106,8 @@ class FailureTest(unittest.TestCase):
         chance = random.Random(seed)
         landed = collections.Counter({phase: 0 for phase in PHASES})
         rates = []
-        with cluster.Cluster(KIND, dead_time=DEAD_TIME) as lun:
+        # A small journal, so that there are checkpoints within seconds.
+        with cluster.Cluster(KIND, dead_time=DEAD_TIME, mkfs=["--journal-size", "2M"]) as lun:
             survivor = lun.node(2).mount()
             for turn in range(100 if FULL else 5):
                 victim = lun.node(1)
@@ -94,12 +117,16 @@ class FailureTest(unittest.TestCase):
                 directory = f"round{turn}"
                 os.mkdir(survivor.path(directory))
                 load = Load(victim, directory, f"r{turn}")
-                aside = directory if turn % 2 else f"aside{turn}"  # with and without handovers
+                aim = AIMS[turn % len(AIMS)]
+                # With and without handovers.
+                aside = directory if turn % 2 or aim == "handover" else f"aside{turn}"
                 os.makedirs(survivor.path(aside), exist_ok=True)
                 beside = Load(survivor, aside, f"s{turn}", count=1)
                 cluster.wait_for(lambda: load.reached(400), "load")
                 rate = (load.operations() + beside.operations()) / (time.monotonic() - load.began)
                 time.sleep(chance.random() / 2)
+                if aim:
+                    stop_in(victim, aim)
                 killed = time.monotonic()
                 victim.kill()
                 with open(os.path.join(survivor.path(directory), "after"), "wb") as file:
@@ -111,6 +138,7 @@ class FailureTest(unittest.TestCase):
                 lun.nodes.remove(victim)
                 phases = under_way(victim.read_log())
                 landed.update(phases)
+                self.assertLessEqual({aim} - {None}, phases)
                 print(f"{KIND}: seed {seed}, round {turn}: {rate:.0f} operations/s, killed in "
                       f"{', '.join(sorted(phases)) or 'none of them'}, survivor went on after {waited:.2f} s", flush=True)
                 rates.append(rate)
