@@ -424,7 +424,7 @@ TEST(ClusterVerify, RefusesImpossibleValues) {
          b.entries[0].owner_incarnation = 1;
        })},
       {"slot record", change<SlotRecord>([](SlotRecord& r) { r.state = 5; })},
-      {"slot record", change<SlotRecord>([](SlotRecord& r) { r.flags = 32; })},
+      {"slot record", change<SlotRecord>([](SlotRecord& r) { r.flags = 64; })},
       {"slot record", change<SlotRecord>([](SlotRecord& r) { r.reserved0 = 1; })},
       {"slot record", change<SlotRecord>([](SlotRecord& r) { r.reserved1 = 1; })},
       {"slot record", change<SlotRecord>([](SlotRecord& r) { r.reserved2[0] = 1; })},
