@@ -162,21 +162,21 @@ class NodesTest(Modes):
         self.assertEqual(os.stat(node.path(f"file{signal.SIGINT}")).st_size, 5_000_000)
         self.leave_and_check()
 
-
-class UsersTest(Modes):
-    def setUp(self):
-        super().setUp()
-        self.directory.chmod(0o755)
-
     def test_missing_privileges_are_named(self):
         """A daemon that may not lock itself in memory, or be marked as an I/O flusher, says what it lacks, and mounts."""
-        self.cluster.lun.on_host = lambda _number: ["prlimit", "--memlock=65536",
+        self.cluster.lun.on_host = lambda _number: ["prlimit", "--memlock=8388608",
                                                     "setpriv", "--bounding-set=-sys_resource,-ipc_lock"]
         node = self.cluster.node(1).mount()
         log = node.read_log()
         self.assertRegex(log, "cannot lock the daemon in memory: .*CAP_IPC_LOCK")
         self.assertRegex(log, "cannot mark the daemon as an I/O flusher: .*CAP_SYS_RESOURCE")
         self.leave_and_check()
+
+
+class UsersTest(Modes):
+    def setUp(self):
+        super().setUp()
+        self.directory.chmod(0o755)
 
     def test_other_users(self):
         node = self.cluster.node(1).mount()
