@@ -134,8 +134,8 @@ enum class InodeContent : std::uint8_t {
   kTree = 2,    // TreeRoot, then its records: extents, directory or orphans
 };
 
-inline constexpr std::uint32_t kInodeSystem = 1;  // not reachable from the root
-inline constexpr std::uint32_t kInodeOrphan = 2;  // in its slot's orphan tree
+inline constexpr std::uint32_t kInodeSystem = 1;   // not reachable from the root
+inline constexpr std::uint32_t kInodeOrphan = 2;   // in its slot's orphan tree
 inline constexpr std::uint32_t kInodeCutting = 4;  // a file that may have blocks beyond its end, to be freed
 
 struct Inode {

@@ -2,8 +2,9 @@
 //
 // The new size and the first blocks cut off share a transaction, which is all there is to most files. One in more
 // extents keeps the rest beyond its end until the next steps, marked kInodeCutting in its inode; after a crash between
-// two of them it does so until it is cut, grows or is deleted. The last block may hold old bytes beyond the end. Neither
-// is ever visible: reads end at the size, and before a file grows prepare_growth() frees the blocks and zeroes the bytes.
+// two of them it does so until it is cut, grows or is deleted. The last block may hold old bytes beyond the end.
+// Neither is ever visible: reads end at the size, and before a file grows prepare_growth() frees the blocks and zeroes
+// the bytes.
 #pragma once
 
 #include <cstdint>
