@@ -213,6 +213,7 @@ RegisteredKeys ReservationTable::read_keys() const {
 
 std::vector<Registrant> ReservationTable::read_full_status() const {
   std::vector<Registrant> found;
+  found.reserve(registrations_.size());
   for (const Registration& registration : registrations_) found.push_back({registration.key, registration.nexus, 0});
   return found;
 }

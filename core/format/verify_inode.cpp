@@ -71,8 +71,8 @@ bool inode_is_possible(const Inode& inode, BlockNo address, const Geometry* geom
   // Of a free inode only the number's generation means anything.
   if (inode.mode.value() == 0) return true;
   if (!is_possible_mode(inode.mode.value()) || inode.size.value() > kMaxSize) return false;
-  constexpr std::uint32_t known = kInodeSystem | kInodeOrphan | kInodeCutting;
-  if ((inode.flags.value() & ~known) != 0 || inode.orphan_slot.value() >= kSlots) return false;
+  constexpr std::uint32_t kKnown = kInodeSystem | kInodeOrphan | kInodeCutting;
+  if ((inode.flags.value() & ~kKnown) != 0 || inode.orphan_slot.value() >= kSlots) return false;
   if (inode.content_bytes.value() != kInodeContent || inode.xattr_bytes.value() != 0) return false;
   if (geometry != nullptr && S_ISDIR(inode.mode.value()) &&
       !geometry->allocatable({BlockNo{inode.parent.value()}, 1})) {

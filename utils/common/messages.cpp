@@ -24,7 +24,7 @@ std::optional<std::uint64_t> parse_size(std::string_view text) {
   const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
   if (unit.empty()) return value;
   constexpr std::string_view kUnits = "KMGT";
-  const std::size_t power = unit.size() == 1 ? kUnits.find(unit[0] & ~0x20) : std::string_view::npos;
+  const std::size_t power = unit.size() == 1 ? kUnits.find(static_cast<char>(unit[0] & ~0x20)) : std::string_view::npos;
   if (power == std::string_view::npos) return std::nullopt;
   const unsigned shift = 10 * (static_cast<unsigned>(power) + 1);
   if (value > UINT64_MAX >> shift) return std::nullopt;
