@@ -2,9 +2,10 @@
 """How a cawfs is mounted: through mount(8) and fstab, read-only beside a node that writes, without joining on a
 write-protected copy, locally; what other users and special files may do; how it is unmounted.
 
-Usage: mount_modes_test.py [unittest options]. Needs root and /dev/fuse. While it runs, /sbin/mount.cawfs and
-/sbin/umount.fuse.cawfs lead to the programs under test, unless they are there already.
+Usage: mount_modes_test.py [unittest options]. Needs root and /dev/fuse. It runs in a mount namespace of its own, in which
+/sbin/mount.cawfs and /sbin/umount.fuse.cawfs lead to the programs under test.
 """
+import ctypes
 import errno
 import os
 import pathlib
@@ -18,6 +19,25 @@ import unittest
 import cluster
 
 HELPERS = ("mount.cawfs", "umount.fuse.cawfs")
+CLONE_NEWNS = 0x00020000
+
+
+def setUpModule():
+    """Lays the helpers over /sbin for this process and its children: nothing stays behind, however it ends."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare: this test needs root")
+    cluster.run("mount", "--make-rprivate", "/")
+    with tempfile.TemporaryDirectory() as directory:
+        cluster.run("mount", "-t", "tmpfs", "cawfs-test", directory)
+        layers = [pathlib.Path(directory) / name for name in ("upper", "work")]
+        for layer in layers:
+            layer.mkdir()
+        for name in HELPERS:
+            (layers[0] / name).symlink_to(cluster.BIN / name)
+        sbin = os.path.realpath("/sbin")
+        cluster.run("mount", "-t", "overlay", "cawfs-test", sbin, "-o",
+                    f"lowerdir={sbin},upperdir={layers[0]},workdir={layers[1]}")
+        cluster.run("umount", "-l", directory)
 
 
 def as_nobody(*command):
@@ -233,15 +253,6 @@ class SystemTest(Modes):
         self.point = self.directory / "point"
         self.point.mkdir()
         self.addCleanup(cluster.run, "umount", "-l", self.point, check=False)
-        for name in HELPERS:
-            self.put_helper(pathlib.Path("/sbin") / name, cluster.BIN / name)
-
-    def put_helper(self, link, program):
-        if link.is_symlink() or link.exists():
-            self.assertEqual(link.resolve(), program.resolve(), f"{link} leads to another build")
-            return
-        link.symlink_to(program)
-        self.addCleanup(link.unlink)
 
     def unmount(self):
         """As soon as umount(8) returns the daemon has written everything back, left the slot, and gone."""
