@@ -114,7 +114,9 @@ class ClusterMember final : public Membership, private NexusKeeper {
   Task<void> check_own_slot(Time issued);
   void note_slots();
   std::optional<Suspect> find_suspect() const;
+  std::optional<Suspect> suspect_in(const SlotView& view) const;
   Task<void> recover(Suspect suspect);
+  void recovery_failed(const Suspect& suspect, const Error& error);
   Task<void> registration_loop();
   Task<void> sweep(RegisteredKeys keys);
   bool key_is_known(PrKey key) const;
@@ -157,7 +159,7 @@ class ClusterMember final : public Membership, private NexusKeeper {
   Time registered_at_;
   bool lease_was_valid_ = false;
   bool recovering_ = false;
-  Time next_recovery_;
+  std::array<Time, kSlots> try_again_at_{};  // recovering each slot
   std::array<Seen, kSlots> seen_{};
   std::uint64_t active_slots_ = 0;
   std::map<PrKey, Time> unknown_keys_;  // and since when

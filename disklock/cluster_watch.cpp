@@ -43,7 +43,7 @@ Task<void> ClusterMember::watch_once() {
   if (!lease_valid()) silence_.restart();
   silence_.observe(issued, executor_.now(), subjects_of(table_), values);
 
-  if (recovering_ || executor_.now() < next_recovery_ || !lease_valid()) co_return;
+  if (recovering_ || !lease_valid()) co_return;
   const std::optional<Suspect> suspect = find_suspect();
   if (!suspect) co_return;
   recovering_ = true;
@@ -90,53 +90,65 @@ void ClusterMember::note_slots() {
 
 // --- the dead -------------------------------------------------------------------------------------------------------
 
+// One at a time, and of several the one that was tried longest ago: a slot that cannot be recovered holds up no other.
 std::optional<Suspect> ClusterMember::find_suspect() const {
+  std::optional<Suspect> first;
   for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
     const SlotView* view = table_.view(SlotNo{i});
     if (!view || !view->in_use() || view->slot == self_.slot) continue;
-    const Duration silence = silence_.silence(view->slot);
-    bool dead = false;
-    bool revived = false;
-    if (view->state == SlotState::kActive || view->recoverer.slot == view->slot) {
-      dead = silence >= options_.dead_time;
-    } else if (view->recoverer.slot == kNoSlotOfItsOwn || view->recoverer == self_) {
-      dead = true;  // a tool's fence; or our own attempt, which failed
-    } else {
-      // The recoverer's own slot is recovered first; then it is stale. Meanwhile the node may have woken.
-      const SlotView* recoverer = table_.view(view->recoverer.slot);
-      const bool stale = recoverer && !recoverer->stands_for(view->recoverer);
-      dead = stale && (view->fenced() || silence >= options_.dead_time);
-      revived = stale && !dead && silence_.moved(view->slot);
-    }
-    if (!dead && !revived) continue;
-    Suspect suspect = suspect_of(*view);
-    suspect.revived = revived;
-    suspect.heartbeat = silence_.last(view->slot).value_or(HeartbeatValue{});
-    suspect.silence = silence;
-    return suspect;
+    if (executor_.now() < try_again_at_[i] || (first && try_again_at_[first->slot.value] <= try_again_at_[i])) continue;
+    if (auto suspect = suspect_in(*view)) first = suspect;
   }
-  return std::nullopt;
+  return first;
+}
+
+std::optional<Suspect> ClusterMember::suspect_in(const SlotView& view) const {
+  const Duration silence = silence_.silence(view.slot);
+  bool dead = false;
+  bool revived = false;
+  if (view.state == SlotState::kActive || view.recoverer.slot == view.slot) {
+    dead = silence >= options_.dead_time;
+  } else if (view.recoverer.slot == kNoSlotOfItsOwn || view.recoverer == self_) {
+    dead = true;  // a tool's fence; or our own attempt, which failed
+  } else {
+    // The recoverer's own slot is recovered first; then it is stale. Meanwhile the node may have woken.
+    const SlotView* recoverer = table_.view(view.recoverer.slot);
+    const bool stale = recoverer && !recoverer->stands_for(view.recoverer);
+    dead = stale && (view.fenced() || silence >= options_.dead_time);
+    revived = stale && !dead && silence_.moved(view.slot);
+  }
+  if (!dead && !revived) return std::nullopt;
+  Suspect suspect = suspect_of(view);
+  suspect.revived = revived;
+  suspect.heartbeat = silence_.last(view.slot).value_or(HeartbeatValue{});
+  suspect.silence = silence;
+  return suspect;
 }
 
 Task<void> ClusterMember::recover(Suspect suspect) {
+  Result<> done;
   if (suspect.revived) {
-    Result<> revived = co_await recovery_.revive(suspect);
-    recovering_ = false;
-    if (!revived && !ending()) next_recovery_ = executor_.now() + interval_;
-    co_return;
+    done = co_await recovery_.revive(suspect);
+  } else {
+    const SlotView* view = table_.view(suspect.slot);
+    const std::string host(view ? view->host_name : std::string_view());
+    log_.info("slot {} (host {}, incarnation {}) suspected: silent for {:.1f} s", suspect.slot.value, host,
+              suspect.incarnation.value, std::chrono::duration<double>(suspect.silence).count());
+    Result<Recovery::Claimed> claimed = co_await recovery_.claim(suspect, card(self_));
+    if (!claimed) done = fail(claimed.error());
+    if (claimed) done = co_await recovery_.complete(std::move(*claimed), Recovery::HandOver::kClean);
   }
-  const SlotView* view = table_.view(suspect.slot);
-  const std::string host(view ? view->host_name : std::string_view());
-  log_.info("slot {} (host {}, incarnation {}) suspected: silent for {:.1f} s", suspect.slot.value, host,
-            suspect.incarnation.value, std::chrono::duration<double>(suspect.silence).count());
-  Result<Recovery::Claimed> claimed = co_await recovery_.claim(suspect, card(self_));
-  Result<> done = claimed ? Result<>{} : fail(claimed.error());
-  if (claimed) done = co_await recovery_.complete(std::move(*claimed), Recovery::HandOver::kClean);
   recovering_ = false;
-  if (done || ending() || done.error() == Errc::kAgain) co_return;
-  log_.error("slot {} could not be recovered: {} ({}); it is tried again", suspect.slot.value,
-             describe(done.error().code), done.error().where);
-  next_recovery_ = executor_.now() + options_.dead_time;
+  if (!done && !ending()) recovery_failed(suspect, done.error());
+}
+
+void ClusterMember::recovery_failed(const Suspect& suspect, const Error& error) {
+  const bool others_were_faster = error == Errc::kAgain;
+  const Duration pause = others_were_faster ? interval_ : options_.dead_time;
+  try_again_at_[suspect.slot.value] = executor_.now() + pause;
+  if (others_were_faster) return;
+  log_.error("slot {} could not be recovered: {} ({}); it is tried again in {:.0f} s", suspect.slot.value,
+             describe(error.code), error.where, std::chrono::duration<double>(pause).count());
 }
 
 // --- keys -----------------------------------------------------------------------------------------------------------

@@ -236,8 +236,10 @@ Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
   CAWFS_ASSERT(client_);
   Result<> replayed = co_await client_->replay(image->as<SlotRecord>(), view->node());
   if (!replayed) {
-    log_.error("the journal of slot {} could not be replayed: {} ({})", slot.value, describe(replayed.error().code),
-               replayed.error().where);
+    log_.error(
+        "the journal of slot {} cannot be replayed: {} ({}). What its node had locked stays locked until it can; "
+        "cawfs-replay --slot {} shows what is wrong with it",
+        slot.value, describe(replayed.error().code), replayed.error().where, slot.value);
     if (error_class(replayed.error().code) == ErrorClass::kCorrupt) co_await mark_damaged(claimed);
     co_return replayed;
   }

@@ -213,6 +213,7 @@ class MemberCluster {
   std::map<NodeId, int> replays;
   std::map<SlotNo, std::vector<std::byte>> frozen;
   std::function<void(NodeId)> on_replay;  // as it begins
+  std::map<SlotNo, Errc> broken;          // whose journals cannot be replayed, and why
 
  private:
   static SimulatedLunOptions sized(SimulatedLunOptions options) {
@@ -255,6 +256,8 @@ inline Task<Result<>> MemberNode::replay(const format::SlotRecord& dead, NodeId 
   EXPECT_NE(dead.flags & format::kSlotFenced, 0);
   cluster.note_replay(dead_node);
   co_await executor.sleep(20ms);
+  const auto broken = cluster.broken.find(dead_node.slot);
+  if (broken != cluster.broken.end()) co_return fail(broken->second, "journal", dead_node.slot.value);
   IoBuffer block(kBlockSize);
   Result<> done = co_await member.device().write(BlockNo{3000}.offset_bytes(), block.bytes(), Durability::kFua);
   co_return done;

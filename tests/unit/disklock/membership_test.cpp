@@ -818,5 +818,33 @@ TEST(Membership, RegisteringAgainDoesNotHideThatTheKeyHadGone) {
   }
 }
 
+// A journal that cannot be replayed holds up no other slot, and is tried again each dead-time, in case somebody mends
+// it.
+TEST(Membership, AJournalThatCannotBeReplayedHoldsUpNoOtherSlot) {
+  for (const Errc why : {Errc::kBadChecksum, Errc::kMedium}) {
+    SCOPED_TRACE(describe(why));
+    MemberCluster cluster(30);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    MemberNode& c = cluster.joined("c");
+    cluster.loop.run_for(3s);
+    const NodeId broken = a.member.self();
+    const NodeId dead = b.member.self();
+    ASSERT_LT(broken.slot, dead.slot);
+    cluster.broken[broken.slot] = why;
+    cluster.kill(a);
+    cluster.kill(b);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    EXPECT_EQ(cluster.replays[broken], 1);
+    cluster.loop.run_for(5 * kDeadTime);
+    EXPECT_GE(cluster.replays[broken], 5);
+    EXPECT_LE(cluster.replays[broken], 7);
+    EXPECT_TRUE(c.log.has(fmt::format("journal of slot {} cannot be replayed: {}", broken.slot.value, describe(why))));
+    cluster.broken.clear();
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(broken.slot); }));
+    EXPECT_EQ(c.withdrawals, 0);
+  }
+}
+
 }  // namespace
 }  // namespace cawfs::test
