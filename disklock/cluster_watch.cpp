@@ -111,11 +111,11 @@ std::optional<Suspect> ClusterMember::suspect_in(const SlotView& view) const {
   } else if (view.recoverer.slot == kNoSlotOfItsOwn || view.recoverer == self_) {
     dead = true;  // a tool's fence; or our own attempt, which failed
   } else {
-    // The recoverer's own slot is recovered first; then it is stale. Meanwhile the node may have woken.
+    // The recoverer's own slot comes first, at least as far as its fence. Meanwhile the node may have woken.
     const SlotView* recoverer = table_.view(view.recoverer.slot);
-    const bool stale = recoverer && !recoverer->stands_for(view.recoverer);
-    dead = stale && (view.fenced() || silence >= options_.dead_time);
-    revived = stale && !dead && silence_.moved(view.slot);
+    const bool ended = recoverer && !recoverer->may_write(view.recoverer);
+    dead = ended && (view.fenced() || silence >= options_.dead_time);
+    revived = ended && !dead && silence_.moved(view.slot);
   }
   if (!dead && !revived) return std::nullopt;
   Suspect suspect = suspect_of(view);

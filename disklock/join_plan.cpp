@@ -59,13 +59,13 @@ class Planner {
   static bool heart_beats_here(const SlotView& view) {
     return view.state == SlotState::kActive || view.recoverer.slot == view.slot;
   }
-  // The slot of a slot's recoverer, where that has one of its own and stands there still.
+  // The slot of a slot's recoverer, where that has one of its own and has not been fenced there yet.
   const SlotView* recoverer_of(const SlotView& view) const {
     if (heart_beats_here(view) || view.recoverer.slot == kNoSlotOfItsOwn) return nullptr;
     const SlotView* recoverer = table_.view(view.recoverer.slot);
-    return recoverer && recoverer->stands_for(view.recoverer) ? recoverer : nullptr;
+    return recoverer && recoverer->may_write(view.recoverer) ? recoverer : nullptr;
   }
-  // From a slot to its recoverer's, to that one's recoverer's, and so on: the last, which nobody recovers who stands.
+  // From a slot to its recoverer's, to that one's recoverer's, and so on: the last, whose recoverer has ended.
   // Null where they go round in a circle, as no node ever makes them.
   const SlotView* last_recoverer(const SlotView& view) const {
     const SlotView* last = &view;

@@ -86,7 +86,7 @@ Task<Result<>> Recovery::recoverer_has_ended(const Suspect& suspect, const NodeC
   if (!image) co_return fail(image.error());
   const Result<SlotView> view = view_slot(slot, image->as<SlotRecord>());
   if (!view) co_return fail(view.error());
-  if (!view->stands_for(suspect.recoverer) || view->fenced()) co_return Result<>{};
+  if (!view->may_write(suspect.recoverer)) co_return Result<>{};
   log_.info("slot {} is being recovered by slot {}, which has to be recovered first", suspect.slot.value, slot.value);
   co_return fail(Errc::kAgain, "the recoverer's slot", slot.value);
 }

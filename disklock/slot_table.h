@@ -46,6 +46,8 @@ struct SlotView {
   bool damaged() const { return (flags & format::kSlotDamaged) != 0; }
   // Is (slot, incarnation) still a node, alive or not yet recovered (design §6.2 rule 2)?
   bool stands_for(NodeId node) const { return in_use() && node.slot == slot && node.incarnation == incarnation; }
+  // It stands here, and has not been fenced: what it recovers is still its own.
+  bool may_write(NodeId node) const { return stands_for(node) && !fenced(); }
 };
 
 // Of a record that has been verified (format::verify_slot_record()). kBadValue where its fields do not fit its state.

@@ -618,8 +618,8 @@ TEST(Membership, RecoveringJoinerIsShutOutByWhoeverReplaysNext) {
   EXPECT_TRUE(reached_the_end);
 }
 
-// The recoverer of a recoverer is dead, too: they are recovered from the last one on.
-TEST(Membership, JoinerRecoversAChainOfRecoverersFromItsEnd) {
+// The recoverer of a recoverer is dead, too. Whoever replays a journal again has shut out who replayed it before.
+TEST(Membership, JoinerRecoversAChainOfRecoverers) {
   MemberCluster cluster(23, {.sessions = true}, 3);
   MemberNode& a = cluster.joined("a");
   MemberNode& b = cluster.joined("b");
@@ -632,15 +632,26 @@ TEST(Membership, JoinerRecoversAChainOfRecoverersFromItsEnd) {
   MemberNode& c = cluster.joined("c");
   const NodeId third = c.member.self();
   ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.replays[second] == 1; }));
-  cluster.kill(c);
+  cluster.loop.pause(c.executor);
   ASSERT_EQ(cluster.state(first.slot), SlotState::kRecovering);
   ASSERT_EQ(cluster.state(second.slot), SlotState::kRecovering);
+  const std::map<NodeId, PrKey> recoverers{{first, cluster.key_of(second.slot)}, {second, cluster.key_of(third.slot)}};
+  cluster.on_replay = [&](NodeId dead) {
+    if (recoverers.contains(dead)) EXPECT_FALSE(cluster.is_registered(recoverers.at(dead)));
+  };
   MemberNode& d = cluster.joined("d");
-  EXPECT_EQ(d.member.self().slot, third.slot);
-  ASSERT_TRUE(
-      cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(first.slot) && cluster.is_clean(second.slot); }));
-  cluster.loop.resume(b.executor);
-  EXPECT_TRUE(cluster.wait(5s, [&] { return b.member.withdrawn(); }));
+  const std::array<NodeId, 3> all{first, second, third};
+  ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] {
+    return std::ranges::all_of(
+        all, [&](NodeId node) { return node.slot == d.member.self().slot || cluster.is_clean(node.slot); });
+  }));
+  EXPECT_EQ(cluster.replays[first], 2);
+  EXPECT_EQ(cluster.replays[second], 2);
+  EXPECT_EQ(cluster.replays[third], 1);
+  for (MemberNode* sleeper : {&b, &c}) {
+    cluster.loop.resume(sleeper->executor);
+    EXPECT_TRUE(cluster.wait(5s, [&] { return sleeper->member.withdrawn(); }));
+  }
   EXPECT_EQ(d.withdrawals, 0);
 }
 
@@ -844,6 +855,30 @@ TEST(Membership, AJournalThatCannotBeReplayedHoldsUpNoOtherSlot) {
     ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(broken.slot); }));
     EXPECT_EQ(c.withdrawals, 0);
   }
+}
+
+// The recoverer has died in its replay, and its own journal cannot be replayed: once it has been fenced, what it was to
+// recover can be.
+TEST(Membership, AFencedRecovererThatCannotBeReplayedHoldsUpNobody) {
+  MemberCluster cluster(31);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(5s);
+  MemberNode& c = cluster.joined("c");  // later, so that b is the first to suspect a
+  const NodeId dead = a.member.self();
+  const NodeId recoverer = b.member.self();
+  const PrKey key = cluster.key_of(recoverer.slot);
+  cluster.broken[recoverer.slot] = Errc::kBadChecksum;
+  cluster.kill(a);
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.replays[dead] == 1; }));
+  cluster.loop.pause(b.executor);
+  cluster.on_replay = [&](NodeId) { EXPECT_FALSE(cluster.is_registered(key)); };
+  ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+  EXPECT_EQ(cluster.replays[dead], 2);
+  EXPECT_EQ(cluster.state(recoverer.slot), SlotState::kRecovering);
+  cluster.loop.resume(b.executor);
+  EXPECT_TRUE(cluster.wait(5s, [&] { return b.member.withdrawn(); }));
+  EXPECT_EQ(c.withdrawals, 0);
 }
 
 }  // namespace
