@@ -140,6 +140,8 @@ class Planner {
       const bool recovers =
           view.recovered_from_within() && field_text(view.record->recoverer_name) == joiner_.initiator_name;
       if ((view.initiator_name != joiner_.initiator_name && !recovers) || plan) return;
+      // The node is out for good, and its name free; its slot may stay as it is for long.
+      if (!recovers && view.damaged() && view.may_be_replayed()) return;
       const Life state = life(view);
       const bool dead = view.state == SlotState::kRecovering || state == Life::kDead;
       if (state == Life::kAlive && !dead) {
@@ -162,19 +164,21 @@ class Planner {
     const SlotView* dead = nullptr;
     bool unknown = false;
     bool alive = false;
-    bool recovering = false;
+    bool coming = false;  // a slot will be CLEAN, for those alive recover the dead
     each_in_use([&](const SlotView& view) {
       const Life state = life(view);
-      if (state == Life::kDead && (!dead || is_own(view))) dead = &view;
+      if (state == Life::kDead && (!dead || rank(view) > rank(*dead))) dead = &view;
       unknown = unknown || state == Life::kUnknown;
       alive = alive || state == Life::kAlive;
-      recovering = recovering || (view.state == SlotState::kRecovering && state == Life::kAlive);
+      const bool recovered = view.state == SlotState::kRecovering && state == Life::kAlive;
+      coming = coming || ((recovered || state == Life::kDead) && !view.damaged());
     });
-    // Those alive recover the dead.
-    if (unknown || recovering || (alive && dead)) return wait();
-    if (dead) return claim(*dead);
+    if (unknown || (alive && coming)) return wait();
+    if (dead && !alive) return claim(*dead);
     return refuse(Errc::kNoSlot, "all slots are in use", SlotNo{});
   }
+  // Which of several dead slots to recover: one whose journal can be replayed, as far as is known; my own.
+  int rank(const SlotView& view) const { return (view.damaged() ? 0 : 2) + (is_own(view) ? 1 : 0); }
 
   const SlotTable& table_;
   const SilenceWatch& watch_;

@@ -211,13 +211,27 @@ Task<Result<>> Recovery::fence(const Claimed& claimed) {
   co_return Result<>{};
 }
 
-// Trying again will not help: those who wait for what the dead node owned are told, on every node.
-Task<void> Recovery::mark_damaged(const Claimed& claimed) {
+// Where trying again will not help, those who wait for what the dead node owned are told, on every node. A joiner has
+// ended what it wrote, so that nobody needs to fence it; it leaves its name, for its host may come back with it.
+Task<void> Recovery::replay_failed(const Claimed& claimed, const Error& error, HandOver hand_over) {
+  const SlotNo slot = claimed.suspect.slot;
+  log_.error(
+      "the journal of slot {} cannot be replayed: {} ({}). What its node had locked stays locked until it can; "
+      "cawfs-replay --slot {} shows what is wrong with it",
+      slot.value, describe(error.code), error.where, slot.value);
+  const bool damaged = error_class(error.code) == ErrorClass::kCorrupt || error == Errc::kMedium;
+  const bool leaves = hand_over == HandOver::kTake;
+  if (!damaged && !leaves) co_return;
   const Result<CawImage> marked = co_await step(
-      claimed, [](const SlotView& view) { return view.damaged(); },
-      [](SlotRecord& record) { record.flags = static_cast<std::uint8_t>(record.flags | format::kSlotDamaged); });
-  if (!marked)
-    log_.warning("slot {} could not be marked: {}", claimed.suspect.slot.value, describe(marked.error().code));
+      claimed,
+      [&](const SlotView& view) { return leaves ? !recovers(view, claimed.card) : !damaged || view.damaged(); },
+      [&](SlotRecord& record) {
+        if (damaged) record.flags = static_cast<std::uint8_t>(record.flags | format::kSlotDamaged);
+        if (!leaves) return;
+        clear_recoverer(record);
+        record.recoverer_slot = kNoSlotOfItsOwn.value;
+      });
+  if (!marked) log_.warning("slot {} could not be marked: {}", slot.value, describe(marked.error().code));
 }
 
 Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
@@ -236,11 +250,7 @@ Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
   CAWFS_ASSERT(client_);
   Result<> replayed = co_await client_->replay(image->as<SlotRecord>(), view->node());
   if (!replayed) {
-    log_.error(
-        "the journal of slot {} cannot be replayed: {} ({}). What its node had locked stays locked until it can; "
-        "cawfs-replay --slot {} shows what is wrong with it",
-        slot.value, describe(replayed.error().code), replayed.error().where, slot.value);
-    if (error_class(replayed.error().code) == ErrorClass::kCorrupt) co_await mark_damaged(claimed);
+    co_await replay_failed(claimed, replayed.error(), hand_over);
     co_return replayed;
   }
   Result<> flushed = co_await device_.flush();

@@ -7,7 +7,7 @@
 //
 // Where the journal is damaged, the slot stays RECOVERING and says so (kSlotDamaged): nothing the dead node owned is
 // given to anybody, and who waits for it gets an error. It is tried again each dead-time, for somebody may mend the
-// journal.
+// journal. A joiner that was to take the slot leaves it to whoever comes next, and names itself there no more.
 //
 // It can be cut anywhere: whoever finds the recoverer stale claims the slot and starts over, or from "fenced" on.
 // Before that the recoverer itself is fenced, for it may only be asleep in the middle of a replay:
@@ -101,7 +101,7 @@ class Recovery {
   using Change = std::function<void(format::SlotRecord&)>;
   // Changes the record while it is RECOVERING by this recoverer and not yet as `done` says; kAgain when it is not.
   Task<Result<CawImage>> step(const Claimed& claimed, std::function<bool(const SlotView&)> done, Change change);
-  Task<void> mark_damaged(const Claimed& claimed);
+  Task<void> replay_failed(const Claimed& claimed, const Error& error, HandOver hand_over);
   Task<Result<>> recoverer_has_ended(const Suspect& suspect, const NodeCard& card);
   Task<Result<bool>> still_silent(const Suspect& suspect);
   Task<Result<>> give_back(const Claimed& claimed);

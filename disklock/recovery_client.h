@@ -14,7 +14,8 @@ class RecoveryClient {
 
   // Replays the journal of a dead node. It has been fenced: nothing of it lands any more, and its slot record (`dead`,
   // RECOVERING by us) stays as it is until this returns. May be cut at any write and run again, by any node. The caller
-  // flushes afterwards. An error leaves the slot RECOVERING; it is tried again.
+  // flushes afterwards. An error leaves the slot RECOVERING; it is tried again. Nothing is under way any more when it
+  // returns.
   virtual Task<Result<>> replay(const format::SlotRecord& dead, NodeId dead_node) = 0;
 };
 

@@ -881,5 +881,64 @@ TEST(Membership, AFencedRecovererThatCannotBeReplayedHoldsUpNobody) {
   EXPECT_EQ(c.withdrawals, 0);
 }
 
+// All are dead, and one of the journals cannot be replayed. A joiner that has tried it leaves it to others, and the
+// next time, from the same host, takes another slot; then it does what it can for the first.
+TEST(Membership, JoinerPicksASlotThatCanBeReplayed) {
+  for (const Errc why : {Errc::kBadChecksum, Errc::kMedium}) {
+    for (const std::string& comes : {"c", "a"}) {
+      SCOPED_TRACE(fmt::format("{} {}", describe(why), comes));
+      MemberCluster cluster(32, {.sessions = true}, 2);
+      MemberNode& a = cluster.joined("a");
+      MemberNode& b = cluster.joined("b");
+      cluster.loop.run_for(3s);
+      const NodeId broken = a.member.self();
+      const NodeId other = b.member.self();
+      cluster.broken[broken.slot] = why;
+      cluster.kill(a);
+      cluster.kill(b);
+      MemberNode& fails = cluster.start(comes);
+      const Result<> done = cluster.try_join(fails);
+      ASSERT_FALSE(done);
+      EXPECT_EQ(done.error(), why);
+      cluster.stop(fails);
+      EXPECT_EQ(cluster.record(broken.slot).recoverer_slot.value(), kNoSlotOfItsOwn.value);
+      EXPECT_NE(cluster.record(broken.slot).flags & format::kSlotDamaged, 0);
+
+      MemberNode& next = cluster.joined(comes);
+      EXPECT_EQ(next.member.self().slot, other.slot);
+      EXPECT_EQ(cluster.replays[other], 1);
+      ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.replays[broken] == 2; }));
+      // It lives, and what is left will not be CLEAN soon.
+      MemberNode& third = cluster.start("d");
+      const Time began = cluster.loop.now();
+      const Result<> refused = cluster.try_join(third);
+      ASSERT_FALSE(refused);
+      EXPECT_EQ(refused.error(), Errc::kNoSlot);
+      EXPECT_LT(cluster.loop.now() - began, 2 * kDeadTime);
+      cluster.broken.clear();
+      ASSERT_TRUE(cluster.wait(2 * kDeadTime, [&] { return cluster.is_clean(broken.slot); }));
+      EXPECT_EQ(next.withdrawals, 0);
+    }
+  }
+}
+
+// A journal that cannot be replayed is tried all the same where no other slot is left.
+TEST(Membership, JoinerTriesADamagedSlotAgain) {
+  MemberCluster cluster(33, {.sessions = true}, 1);
+  MemberNode& a = cluster.joined("a");
+  const NodeId dead = a.member.self();
+  cluster.loop.run_for(3s);
+  cluster.broken[dead.slot] = Errc::kBadChecksum;
+  cluster.kill(a);
+  for (int i = 1; i <= 3; ++i) {
+    MemberNode& b = cluster.start("b");
+    EXPECT_FALSE(cluster.try_join(b));
+    EXPECT_EQ(cluster.replays[dead], i);
+    cluster.stop(b);
+  }
+  cluster.broken.clear();
+  cluster.joined("b");
+}
+
 }  // namespace
 }  // namespace cawfs::test
