@@ -79,7 +79,7 @@ Task<Result<bool>> ClusterMember::may_unregister() {
   if (!read) co_return fail(read.error());
   Result<RegisteredKeys> keys = co_await device.pr_read_keys();
   if (!keys) co_return fail(keys.error());
-  co_return others_keep_the_reservation(table, *keys, registration_.key());
+  co_return others_keep_the_reservation(table, *keys, registration_.key(), registration_.registered_again());
 }
 
 }  // namespace cawfs

@@ -80,7 +80,7 @@ Task<Result<>> SlotTable::read() {
   co_return Result<>{};
 }
 
-bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& keys, PrKey own) {
+bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& keys, PrKey own, bool had_gone) {
   bool others = false;
   for (std::uint16_t i = 0; i < table.slots(); ++i) {
     const SlotView* view = table.view(SlotNo{i});
@@ -89,6 +89,8 @@ bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& k
     if (view->state == format::SlotState::kActive) key = view->key;
     if (view->recovered_from_within()) key = view->recoverer_key;
     if (key == own) return false;
+    const bool claimed = view->state == format::SlotState::kRecovering && !view->fenced() && view->key == own;
+    if (claimed && !had_gone) return false;
     others = others || (key.value != 0 && std::ranges::find(keys.keys, key) != keys.keys.end());
   }
   return others;

@@ -106,8 +106,9 @@ class SlotTable {
 // May whoever has registered `own` unregister, without the reservation's ending with the last key? `keys` were read
 // after the table. Only the keys of nodes count: who is ACTIVE, or recovers from within a slot. A node asks this after
 // its own record has ceased to name it, so that of several which go at once the last to be named stays; and while it is
-// named others count on its key, so that it may not.
-bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& keys, PrKey own);
+// named others count on its key, so that it may not. Nor while it is claimed and not fenced, for its claimer may give
+// the slot back, and be gone; but one that found its key gone (`had_gone`), and registered it again, has been fenced.
+bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& keys, PrKey own, bool had_gone);
 
 // All heartbeats in one read.
 class HeartbeatTable {

@@ -91,7 +91,7 @@ class SlotFencer {
     Result<> read = co_await table_.read();
     if (!read) co_return;
     Result<RegisteredKeys> keys = co_await registration_.read_keys();
-    if (!keys || !others_keep_the_reservation(table_, *keys, registration_.key())) co_return;
+    if (!keys || !others_keep_the_reservation(table_, *keys, registration_.key(), false)) co_return;
     co_await registration_.drop();
   }
 

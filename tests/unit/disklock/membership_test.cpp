@@ -749,6 +749,45 @@ TEST(Membership, AllWhoWithdrawAtOnceKeepTheReservation) {
   EXPECT_GE(cluster.keys(), 1u);
 }
 
+// A sleeper is claimed, wakes and withdraws, at the moment at which its claimer gives the slot back and leaves: each
+// sees the other's key, and only one of them may count on it.
+TEST(Membership, AClaimedNodeThatWithdrawsKeepsTheReservation) {
+  MemberCluster cluster(34);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(3s);
+  const NodeId sleeper = a.member.self();
+  const PrKey key = cluster.key_of(sleeper.slot);
+  const std::uint64_t record = cluster.geometry.slot_record_offset(sleeper.slot);
+  const std::uint64_t beat = cluster.geometry.heartbeat_offset(sleeper.slot);
+  bool claimed = false;
+  bool slept = false;
+  cluster.lun.set_hook([&](const SimulatedRequest& request) {
+    if (request.node == "b" && request.kind == Kind::kCaw && request.offset == record) claimed = true;
+    // Before it looks at the heartbeat once more.
+    if (request.node == "b" && claimed && !slept && request.kind == Kind::kRead && request.offset == beat &&
+        request.length == kBlockSize) {
+      slept = true;
+      cluster.loop.pause(b.executor);
+      cluster.loop.resume(a.executor);
+      return SimulatedFate::kLoseRequest;
+    }
+    return SimulatedFate::kRun;
+  });
+  cluster.loop.pause(a.executor);
+  ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return slept; }));
+  ASSERT_EQ(cluster.state(sleeper.slot), SlotState::kRecovering);
+  cluster.loop.run_for(2s);
+  a.member.withdraw(Error{Errc::kMedium, "test"});
+  cluster.loop.run_for(1s);
+  EXPECT_TRUE(cluster.is_registered(key));
+  cluster.loop.resume(b.executor);
+  ASSERT_TRUE(cluster.wait(3s, [&] { return cluster.state(sleeper.slot) == SlotState::kActive; }));
+  EXPECT_TRUE(cluster.stop(b));
+  cluster.destroy(b);
+  EXPECT_GE(cluster.keys(), 1u);
+}
+
 // A slot in use whose key is not registered any more does not keep the reservation.
 TEST(Membership, TheLastToLeaveCountsKeysAndNotSlots) {
   MemberCluster cluster(26);
