@@ -204,7 +204,13 @@ Task<Result<>> Recovery::fence(const Claimed& claimed) {
   Result<CawImage> marked = co_await step(
       claimed, [&claimed](const SlotView& view) { return recovers(view, claimed.card) && view.may_be_replayed(); },
       [](SlotRecord& record) {
+        const bool joiner = (record.flags & format::kSlotFenceAgain) != 0;
         record.flags = static_cast<std::uint8_t>((record.flags | format::kSlotFenced) & ~format::kSlotFenceAgain);
+        if (!joiner) return;
+        // It has nothing to do with the slot any more, and may come back.
+        record.initiator_name.fill('\0');
+        record.isid = 0;
+        record.pr_key = 0;
       });
   if (!marked) co_return fail(marked.error());
   log_.info("slot {} fenced in {:.1f} s", claimed.suspect.slot.value, seconds(executor_.now() - started));

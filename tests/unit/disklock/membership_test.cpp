@@ -618,6 +618,37 @@ TEST(Membership, RecoveringJoinerIsShutOutByWhoeverReplaysNext) {
   EXPECT_TRUE(reached_the_end);
 }
 
+// The joiner that was shut out has nothing to do with the slot any more: its host may come back while the next one is
+// still at it, or cannot go on.
+TEST(Membership, RecoveringJoinerThatWasShutOutMayComeBack) {
+  MemberCluster cluster(35, {.sessions = true}, 2);
+  MemberNode& a = cluster.joined("a");
+  const NodeId dead = a.member.self();
+  cluster.loop.run_for(2s);
+  MemberNode& other = cluster.joined("o");
+  cluster.kill(a);
+  cluster.kill(other);
+  MemberNode& b = cluster.start("b");
+  cluster.begin_join(b);
+  ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return cluster.replays[dead] == 1; }));
+  cluster.kill(b);
+  MemberNode& c = cluster.start("c");
+  cluster.begin_join(c);
+  ASSERT_TRUE(cluster.wait(3 * kRecoverWithin, [&] { return cluster.replays[dead] == 2; }));
+  const format::SlotRecord record = cluster.record(dead.slot);
+  EXPECT_EQ(record.flags, format::kSlotFenced);
+  EXPECT_EQ(field_text(record.initiator_name), "");
+  EXPECT_EQ(record.pr_key.value(), 0u);
+  EXPECT_EQ(record.isid.value(), 0u);
+  // Its replay lasts.
+  cluster.loop.pause(c.executor);
+  cluster.lun.set_hook({});
+  MemberNode& again = cluster.start("b");
+  cluster.begin_join(again);
+  ASSERT_TRUE(cluster.wait(3 * kRecoverWithin, [&] { return again.joined.has_value(); }));
+  EXPECT_TRUE(*again.joined);
+}
+
 // The recoverer of a recoverer is dead, too. Whoever replays a journal again has shut out who replayed it before.
 TEST(Membership, JoinerRecoversAChainOfRecoverers) {
   MemberCluster cluster(23, {.sessions = true}, 3);
