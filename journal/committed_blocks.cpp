@@ -1,5 +1,6 @@
 #include "journal/committed_blocks.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/base/assert.h"
@@ -46,6 +47,10 @@ void CommittedBlocks::forget_freed(BlockNo block, TxId id) {
 bool CommittedBlocks::writing(BlockNo block) const {
   const auto it = blocks_.find(block);
   return it != blocks_.end() && it->second.writing;
+}
+
+bool CommittedBlocks::writing_any() const {
+  return std::ranges::any_of(blocks_, [](const auto& block) { return block.second.writing; });
 }
 
 TxId CommittedBlocks::freed_by(BlockNo block) const {

@@ -42,6 +42,7 @@ class CommittedBlocks {
 
   // In flight: in place, or the flush that makes it durable.
   bool writing(BlockNo block) const;
+  bool writing_any() const;
   // The transaction that frees it and has not committed, or none.
   TxId freed_by(BlockNo block) const;
   bool writable(BlockNo block) const;
@@ -55,7 +56,7 @@ class CommittedBlocks {
   // stay.
   Task<Result<>> write_in_place(std::vector<BlockNo> blocks);
 
-  // The log ends: buffers are let go, whatever is in place.
+  // The log ends: buffers are let go, whatever is in place. No write is in flight.
   void abandon();
 
  private:

@@ -75,7 +75,10 @@ Task<Result<>> JournalLog::stop() {
     for (const auto& [block, buffer] : running_->changed) buffer->running = TxId{};
     running_.reset();
   }
-  if (in_place_) in_place_->abandon();
+  if (!in_place_) co_return result;
+  // Of a lock that is being given up: where the log has failed, those tasks, which are not the log's, still run.
+  while (in_place_->writing_any()) co_await progress_.wait();
+  in_place_->abandon();
   co_return result;
 }
 

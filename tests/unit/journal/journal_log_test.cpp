@@ -405,6 +405,25 @@ TEST_F(JournalLogTest, WithdrawalEndsWhateverWaits) {
   disk.lun.heal_path("a");
 }
 
+// A lock is being given up, which is not the log's own task, when the node withdraws and is unmounted.
+TEST_F(JournalLogTest, StoppingWaitsForAWriteInPlaceThatIsInFlight) {
+  start();
+  run(change(block_of(0), 5));
+  ASSERT_TRUE(run(node->log.commit(node->log.last())));
+  TaskGroup group(node->executor);
+  const auto write_back = [](JournalLog& log) -> Task<void> {
+    const auto done = co_await log.write_back(lock_of_block(block_of(0)));
+    EXPECT_FALSE(done);
+  };
+  group.spawn(write_back(node->log));
+  loop.run_for(10us);
+  node->log.withdraw({.code = Errc::kFenced, .where = "slot"});
+  run(stop_node());
+  EXPECT_FALSE(stop_result);
+  run(group.join());
+  node.reset();
+}
+
 TEST_F(JournalLogTest, StoppingLeavesAnEmptyJournalOfNobodys) {
   start();
   for (unsigned i = 0; i < 30; ++i) run(change(block_of(i), i + 1));
