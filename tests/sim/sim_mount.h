@@ -74,6 +74,7 @@ class SimMount {
   FileSystem& fs() { return *fs_; }
   LocalLockService& locks() { return *locks_; }
   JournalLog& log() { return *log_; }
+  const Geometry& geometry() const { return geometry_; }
   Executor& executor() { return executor_; }
 
  private:
