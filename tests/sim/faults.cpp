@@ -60,6 +60,11 @@ Task<void> Simulation::direct() {
   healed_ = true;
   workload_.stopping = true;
   end_planned(Time{Duration::max()});
+  // A node that was claimed, and woke when its recoverer had died, waits until somebody comes.
+  for (Host& host : hosts_) {
+    if (host.life && host.life->ended) bury(host);
+    if (!host.life) mount(host);
+  }
   co_await outside_->close();
 }
 

@@ -89,6 +89,13 @@ bool LunWatch::all_clean_but(SlotNo own) const {
   return true;
 }
 
+bool LunWatch::none_recovering() const {
+  for (std::uint16_t slot = 0; slot < geometry_.slots; ++slot) {
+    if (static_cast<SlotState>(record_of(slot).state) == SlotState::kRecovering) return false;
+  }
+  return true;
+}
+
 // ---- commands ----
 
 void LunWatch::before(const SimulatedRequest& request, SimulatedFate fate) {
@@ -115,6 +122,7 @@ void LunWatch::after(const SimulatedRequest& request, const Result<>& outcome) {
     }
   }
   if (request.kind != Kind::kCaw) return;
+  ++caws_;
   const std::vector<std::byte> now = peek(request.offset);
   if (const auto lost = lost_.find({request.node, request.offset}); lost != lost_.end()) lost->second.after = now;
   const std::vector<std::byte> was = std::exchange(shadow_[request.offset], now);
@@ -150,7 +158,7 @@ void LunWatch::slot_changed(SlotNo slot, const SlotRecord& before, const SlotRec
   const auto& name = after.initiator_name;
   if (state == SlotState::kActive && !nodes_.contains(node)) {
     const std::string nexus(name.data(), strnlen(name.data(), name.size()));
-    nodes_[node] = {nexus, current_[nexus]};
+    nodes_[node] = {nexus, current_[nexus], caws_};
   }
   const bool newly =
       (before.flags & format::kSlotFenced) == 0 || before.incarnation.value() != after.incarnation.value();
@@ -190,12 +198,22 @@ void LunWatch::fenced(NodeId node) {
 
 void LunWatch::locks_changed(std::uint64_t offset, const LockBlock& before, const LockBlock& after) {
   const NodeId writer{SlotNo{after.header.writer_slot.value()}, Incarnation{after.header.writer_incarnation.value()}};
+  const std::uint64_t last_change = std::exchange(last_change_[offset], caws_);
   for (std::size_t i = 0; i < after.entries.size(); ++i) {
-    entry_changed(offset, writer, before.entries[i], after.entries[i]);
+    entry_changed(offset, last_change, writer, before.entries[i], after.entries[i]);
   }
 }
 
-void LunWatch::entry_changed(std::uint64_t offset, NodeId writer, const LockEntry& before, const LockEntry& after) {
+// A share's bit says nothing of the incarnation. But every grant is a COMPARE AND WRITE: where none of this block has
+// run since the slot's node became one, the bit is an earlier node's, whose slot was vacant when the clearer looked.
+bool LunWatch::may_hold(std::uint16_t slot, std::uint64_t last_change) const {
+  if (vacant(slot)) return false;
+  const auto node = nodes_.find({SlotNo{slot}, Incarnation{record_of(slot).incarnation.value()}});
+  return node == nodes_.end() || node->second.since < last_change;
+}
+
+void LunWatch::entry_changed(std::uint64_t offset, std::uint64_t last_change, NodeId writer, const LockEntry& before,
+                             const LockEntry& after) {
   const bool was_ex = mode_of(before) == LockModeOnDisk::kExclusive;
   const bool is_ex = mode_of(after) == LockModeOnDisk::kExclusive;
   const bool same_tenure =
@@ -222,7 +240,7 @@ void LunWatch::entry_changed(std::uint64_t offset, NodeId writer, const LockEntr
   if (is_ex) gone &= ~(std::uint64_t{1} << owner_of(after).slot.value);
   for (; gone != 0; gone &= gone - 1) {
     const auto slot = static_cast<std::uint16_t>(std::countr_zero(gone));
-    if (!vacant(slot)) {
+    if (may_hold(slot, last_change)) {
       complain(fmt::format("lock block at {}: slot {} cleared the share of slot {}, which lives", offset,
                            writer.slot.value, slot));
     }

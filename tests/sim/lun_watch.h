@@ -46,6 +46,7 @@ class LunWatch {
   Counts& counts() { return counts_; }
   bool all_clean() const { return all_clean_but(SlotNo{kSlots}); }
   bool all_clean_but(SlotNo own) const;
+  bool none_recovering() const;
 
  private:
   struct LostCaw {
@@ -59,12 +60,13 @@ class LunWatch {
   format::SlotRecord record_of(std::uint16_t slot) const;
   bool lives(NodeId node) const;
   bool vacant(std::uint16_t slot) const;
+  bool may_hold(std::uint16_t slot, std::uint64_t last_change) const;
   std::vector<std::byte> peek(std::uint64_t offset) const;
   void slot_changed(SlotNo slot, const format::SlotRecord& before, const format::SlotRecord& after);
   void count_states(const format::SlotRecord& before, const format::SlotRecord& after);
   void fenced(NodeId node);
   void locks_changed(std::uint64_t offset, const format::LockBlock& before, const format::LockBlock& after);
-  void entry_changed(std::uint64_t offset, NodeId writer, const format::LockEntry& before,
+  void entry_changed(std::uint64_t offset, std::uint64_t last_change, NodeId writer, const format::LockEntry& before,
                      const format::LockEntry& after);
   void settle(const SimulatedRequest& request);
 
@@ -75,9 +77,12 @@ class LunWatch {
   struct Node {
     std::string nexus;
     Run run = 0;
+    std::uint64_t since = 0;  // the COMPARE AND WRITE that made it one
   };
   std::map<NodeId, Node> nodes_;
-  std::map<std::string, Run> current_;  // by nexus
+  std::uint64_t caws_ = 0;                              // so many have run
+  std::map<std::uint64_t, std::uint64_t> last_change_;  // of each lock block: the number of that COMPARE AND WRITE
+  std::map<std::string, Run> current_;                  // by nexus
   std::set<Run> fenced_;
   std::map<std::string, Time> disturbed_;
   std::set<Run> crashed_;

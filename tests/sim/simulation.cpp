@@ -122,6 +122,10 @@ Task<void> Simulation::work(Life& life) {
     group.spawn(life.clients.back()->run());
   }
   co_await group.join();
+  // Others may wait for this node to give them their slots back.
+  while (healed_ && !life.node.withdrawn() && !watch_->none_recovering()) {
+    co_await life.node.executor().sleep(50ms);
+  }
 }
 
 // Once all the others' slots have been recovered.
