@@ -192,7 +192,8 @@ Task<Result<>> ClusterMember::recover_all_others() {
       if (!view || !view->in_use() || view->slot == self_.slot) continue;
       others = true;
       local = local || (view->flags & (format::kSlotLocal | format::kSlotFsck)) != 0;
-      if (options_.local && silence_.moved(view->slot)) co_return fail(Errc::kLocalMode, "another mount", i);
+      const bool moved = silence_.moved(view->slot) || silence_.moved(view->slot, SilenceWatch::Heart::kJoiner);
+      if (options_.local && moved) co_return fail(Errc::kLocalMode, "another mount", i);
     }
     if (local) co_return fail(Errc::kLocalMode, "another mount");
     if (!options_.local || !others) co_return Result<>{};

@@ -115,11 +115,11 @@ class ClusterMember final : public Membership, private NexusKeeper {
   void note_slots();
   std::optional<Suspect> find_suspect() const;
   std::optional<Suspect> suspect_in(const SlotView& view) const;
+  bool recoverer_has_ended(const SlotView& view) const;
   Task<void> recover(Suspect suspect);
   void recovery_failed(const Suspect& suspect, const Error& error);
   Task<void> registration_loop();
   Task<void> sweep(RegisteredKeys keys);
-  bool key_is_known(PrKey key) const;
 
   Task<void> lease_loop();
   void heartbeat_completed(Time issued);

@@ -57,11 +57,17 @@ Task<void> ClusterMember::check_own_slot(Time issued) {
     co_return;
   }
   switch (judge_own(*view)) {
-    case Own::kMine:
+    case Own::kMine: {
+      const bool was_valid = lease_valid();
       lease_.slot_seen(issued, executor_.now());
+      // Whoever had claimed the slot may have taken the key away before he had to give it back.
+      if (!was_valid && lease_valid()) guard_.doubt();
+      heart_.share_block(false);
       lease_changed();
       co_return;
+    }
     case Own::kBeingRecovered: {
+      heart_.share_block(view->recovered_from_within());
       // Suspected but not fenced: stop serving, go on showing life. Once the key is gone it is too late.
       lease_.suspend();
       lease_changed();
@@ -106,16 +112,14 @@ std::optional<Suspect> ClusterMember::suspect_in(const SlotView& view) const {
   const Duration silence = silence_.silence(view.slot);
   bool dead = false;
   bool revived = false;
-  if (view.state == SlotState::kActive || view.recoverer.slot == view.slot) {
+  if (view.state == SlotState::kActive) {
     dead = silence >= options_.dead_time;
-  } else if (view.recoverer.slot == kNoSlotOfItsOwn || view.recoverer == self_) {
-    dead = true;  // a tool's fence; or our own attempt, which failed
-  } else {
-    // The recoverer's own slot comes first, at least as far as its fence. Meanwhile the node may have woken.
-    const SlotView* recoverer = table_.view(view.recoverer.slot);
-    const bool ended = recoverer && !recoverer->may_write(view.recoverer);
-    dead = ended && (view.fenced() || silence >= options_.dead_time);
-    revived = ended && !dead && silence_.moved(view.slot);
+  } else if (view.recoverer.slot == kNoSlotOfItsOwn) {
+    dead = true;  // a tool's fence, which is an order
+  } else if (recoverer_has_ended(view)) {
+    // Meanwhile the node may have woken.
+    dead = view.fenced() || silence >= options_.dead_time;
+    revived = !dead && silence_.moved(view.slot);
   }
   if (!dead && !revived) return std::nullopt;
   Suspect suspect = suspect_of(view);
@@ -125,10 +129,20 @@ std::optional<Suspect> ClusterMember::suspect_in(const SlotView& view) const {
   return suspect;
 }
 
+bool ClusterMember::recoverer_has_ended(const SlotView& view) const {
+  if (view.recoverer == self_) return true;  // an attempt of ours, which failed
+  if (view.recovered_from_within()) {
+    return silence_.silence(view.slot, SilenceWatch::Heart::kJoiner) >= options_.dead_time;
+  }
+  // Its own slot comes first, at least as far as its fence.
+  const SlotView* recoverer = table_.view(view.recoverer.slot);
+  return recoverer && !recoverer->may_write(view.recoverer);
+}
+
 Task<void> ClusterMember::recover(Suspect suspect) {
   Result<> done;
   if (suspect.revived) {
-    done = co_await recovery_.revive(suspect);
+    done = co_await recovery_.revive(suspect, card(self_));
   } else {
     const SlotView* view = table_.view(suspect.slot);
     const std::string host(view ? view->host_name : std::string_view());
@@ -170,21 +184,11 @@ Task<void> ClusterMember::registration_loop() {
   }
 }
 
-bool ClusterMember::key_is_known(PrKey key) const {
-  if (key == registration_.key()) return true;
-  for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
-    const SlotView* view = table_.view(SlotNo{i});
-    // A damaged record may hold any key.
-    if (!view || view->key == key || view->recoverer_key == key) return true;
-  }
-  return false;
-}
-
 // A joiner registers before its key stands in a record; but it gives up if that takes half the dead-time.
 Task<void> ClusterMember::sweep(RegisteredKeys keys) {
   std::map<PrKey, Time> unknown;
   for (const PrKey key : keys.keys) {
-    if (key_is_known(key)) continue;
+    if (key == registration_.key() || key_is_known(table_, key)) continue;
     const auto before = unknown_keys_.find(key);
     unknown[key] = before == unknown_keys_.end() ? executor_.now() : before->second;
   }
@@ -197,12 +201,7 @@ Task<void> ClusterMember::sweep(RegisteredKeys keys) {
     SlotTable fresh(guard_, editor_, geometry_);
     Result<> read = co_await fresh.read();
     if (!read || ending()) co_return;
-    bool known = false;
-    for (std::uint16_t i = 0; i < geometry_.slots; ++i) {
-      const SlotView* view = fresh.view(SlotNo{i});
-      known = known || !view || view->key == key || view->recoverer_key == key;
-    }
-    if (known) continue;
+    if (key_is_known(fresh, key)) continue;
     log_.info("the key {:#018x} stands in no slot record: swept", key.value);
     co_await fence_.evict_holders(key);
     if (ending()) co_return;

@@ -39,7 +39,7 @@ Task<void> HeartbeatWriter::beat_each_interval() {
   Time next = executor_.now();
   while (!stop_.requested()) {
     beat();
-    next = std::max(next + interval_, executor_.now());
+    next = std::max(next + (shared_ ? 2 : 1) * interval_, executor_.now());
     co_await stop_.sleep_until(next);
   }
 }

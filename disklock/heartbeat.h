@@ -38,6 +38,8 @@ class HeartbeatWriter {
   // From now on, at once the first. Not while it runs.
   void start(NodeId self);
   void request_stop();
+  // Another beats in the same block: every other interval is left to it, or those who read would see one of them only.
+  void share_block(bool shared) { shared_ = shared; }
   // Returns when no heartbeat is in flight any more, after request_stop().
   Task<void> join();
 
@@ -62,6 +64,7 @@ class HeartbeatWriter {
   Duration interval_;
   NodeId self_;
   std::uint64_t counter_ = 0;
+  bool shared_ = false;
   std::function<void(HeartbeatFigures&)> figures_;
   std::function<void(Time)> observer_;
   std::array<Lane, kLanes> lanes_;

@@ -11,7 +11,12 @@ using format::SlotState;
 // The own slot's heartbeat must have stood still for so many intervals where the boot id proves the old daemon gone.
 constexpr int kOwnSlotIntervals = 3;
 
-enum class Life : std::uint8_t { kAlive, kUnknown, kDead };
+enum class Life : std::uint8_t {
+  kAlive,
+  kUnknown,
+  kDead,
+  kStranded,  // the node lives, claimed by one that has ended: it waits for a member to give its slot back
+};
 
 class Planner {
  public:
@@ -52,16 +57,17 @@ class Planner {
   bool is_own(const SlotView& view) const { return view.record->node_uuid == joiner_.node_uuid; }
   bool same_boot(const SlotView& view) const { return view.record->boot_id == joiner_.boot_id; }
 
-  Life life_of_node(const SlotView& view, Duration limit) const {
-    if (watch_.silence(view.slot) >= limit) return Life::kDead;
-    return watch_.moved(view.slot) ? Life::kAlive : Life::kUnknown;
+  Life life_of(SlotNo slot, SilenceWatch::Heart whose, Duration limit) const {
+    if (watch_.silence(slot, whose) >= limit) return Life::kDead;
+    return watch_.moved(slot, whose) ? Life::kAlive : Life::kUnknown;
   }
-  static bool heart_beats_here(const SlotView& view) {
-    return view.state == SlotState::kActive || view.recoverer.slot == view.slot;
+  Life life_of_node(const SlotView& view, Duration limit) const {
+    return life_of(view.slot, SilenceWatch::Heart::kNode, limit);
   }
   // The slot of a slot's recoverer, where that has one of its own and has not been fenced there yet.
   const SlotView* recoverer_of(const SlotView& view) const {
-    if (heart_beats_here(view) || view.recoverer.slot == kNoSlotOfItsOwn) return nullptr;
+    const bool elsewhere = view.state == SlotState::kRecovering && !view.recovered_from_within();
+    if (!elsewhere || view.recoverer.slot == kNoSlotOfItsOwn) return nullptr;
     const SlotView* recoverer = table_.view(view.recoverer.slot);
     return recoverer && recoverer->may_write(view.recoverer) ? recoverer : nullptr;
   }
@@ -81,11 +87,17 @@ class Planner {
   Life life(const SlotView& view) const {
     const SlotView* last = last_recoverer(view);
     if (!last) return Life::kUnknown;
-    if (heart_beats_here(*last)) return life_of_node(*last, dead_time_);
+    if (last->state == SlotState::kActive) return life_of_node(*last, dead_time_);
     if (last->recoverer.slot == kNoSlotOfItsOwn) return Life::kDead;
     if (!table_.view(last->recoverer.slot)) return Life::kUnknown;
+    if (last->recovered_from_within()) {
+      const Life joiner = life_of(last->slot, SilenceWatch::Heart::kJoiner, dead_time_);
+      if (joiner != Life::kDead) return joiner;
+    }
+    if (last->fenced()) return Life::kDead;
     // Without having been fenced it may have woken again.
-    return last->fenced() ? Life::kDead : life_of_node(*last, dead_time_);
+    const Life node = life_of_node(*last, dead_time_);
+    return node == Life::kAlive ? Life::kStranded : node;
   }
 
   // -o local and fsck suffer nobody beside them.
@@ -97,7 +109,7 @@ class Planner {
       const Duration limit = own_slot_limit(view).value_or(dead_time_);
       const Life state = view.state == SlotState::kActive ? life_of_node(view, limit) : life(view);
       const bool fsck = (exclusive & format::kSlotFsck) != 0;
-      if (state == Life::kAlive) {
+      if (state == Life::kAlive || state == Life::kStranded) {
         plan = refuse(fsck ? Errc::kLive : Errc::kLocalMode, "another mount", view.slot);
       } else if (state == Life::kDead) {
         if (!plan) plan = claim(view);
@@ -198,9 +210,9 @@ SilenceWatch::Subjects subjects_of(const SlotTable& table) {
   SilenceWatch::Subjects subjects;
   for (std::uint16_t i = 0; i < table.slots(); ++i) {
     const SlotView* view = table.view(SlotNo{i});
-    if (!view) continue;
-    if (!view->in_use()) continue;
-    subjects[i] = view->recovered_from_within() ? view->recoverer.incarnation : view->incarnation;
+    if (!view || !view->in_use()) continue;
+    subjects.nodes[i] = view->incarnation;
+    if (view->recovered_from_within()) subjects.joiners[i] = view->recoverer.incarnation;
   }
   return subjects;
 }

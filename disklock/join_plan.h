@@ -41,7 +41,7 @@ struct JoinPlan {
 JoinPlan plan_join(const SlotTable& table, const SilenceWatch& watch, const JoinerIdentity& joiner, Duration dead_time,
                    Duration interval);
 
-// Whose heartbeat block i shows, for SilenceWatch: the ACTIVE node, or a joiner that recovers the slot from within it.
+// Who beats where, for SilenceWatch.
 SilenceWatch::Subjects subjects_of(const SlotTable& table);
 
 }  // namespace cawfs

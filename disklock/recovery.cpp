@@ -110,6 +110,7 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
                              (suspect.state == SlotState::kActive || view->recoverer == suspect.recoverer);
         if (!as_seen) return fail(Errc::kAgain, "slot", suspect.slot.value);
 
+        claimed.before = record;
         if (view->recovered_from_within() && view->may_be_replayed()) fence_recoverer_too(record);
         record.state = static_cast<std::uint8_t>(SlotState::kRecovering);
         set_recoverer(record, claimed.card);
@@ -122,10 +123,9 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
   claimed.node_fenced = now->fenced();
   claimed.may_be_replayed = now->may_be_replayed();
 
-  const bool left_by_another = suspect.state == SlotState::kRecovering && !claimed.node_fenced &&
-                               suspect.recoverer.slot != suspect.slot && suspect.recoverer.slot != kNoSlotOfItsOwn &&
-                               suspect.recoverer != card.node;
-  if ((suspect.state == SlotState::kActive || left_by_another) && !suspect.even_if_alive) {
+  const bool ordered =
+      suspect.even_if_alive || (suspect.state == SlotState::kRecovering && suspect.recoverer.slot == kNoSlotOfItsOwn);
+  if (!claimed.node_fenced && !ordered) {
     Result<bool> silent = co_await still_silent(suspect);
     if (!silent) co_return fail(silent.error());
     if (!*silent) {
@@ -138,9 +138,49 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
   co_return claimed;
 }
 
-// Its recoverer has been fenced itself, so that nothing of it comes any more. If it had already preempted the node's
-// key, the node finds out, and registers again.
-Task<Result<>> Recovery::revive(Suspect suspect) {
+// The joiner sleeps, or is dead. It was to recover the slot from within, and has not fenced the node yet.
+Task<Result<>> Recovery::shut_out_joiner(const Suspect& suspect, const NodeCard& card) {
+  std::vector<FenceVictim> joiner;
+  Result<CawResult> edited = co_await editor_.edit(
+      geometry_.slot_record_offset(suspect.slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
+        auto& record = image.as<SlotRecord>();
+        const Result<SlotView> view = view_slot(suspect.slot, record);
+        if (!view) return fail(view.error());
+        if (view->incarnation != suspect.incarnation) return fail(Errc::kAgain, "slot", suspect.slot.value);
+        if (recovers(*view, card)) return CawEditor::Plan::kLeave;  // ran unseen
+        const bool as_seen =
+            view->state == SlotState::kRecovering && view->recoverer == suspect.recoverer && !view->fenced();
+        if (!as_seen) return fail(Errc::kAgain, "slot", suspect.slot.value);
+        joiner = {{view->recoverer_key, std::string(field_text(record.recoverer_name)), record.recoverer_isid.value()}};
+        set_recoverer(record, card);
+        return CawEditor::Plan::kWrite;
+      });
+  if (!edited) co_return fail(edited.error());
+  Result<> fenced = co_await fence_.run(std::move(joiner));
+  co_return fenced;
+}
+
+Task<Result<>> Recovery::see_no_unknown_key() {
+  SlotTable table(device_, editor_, geometry_);
+  Result<> read = co_await table.read();
+  if (!read) co_return read;
+  Result<RegisteredKeys> keys = co_await device_.pr_read_keys();
+  if (!keys) co_return fail(keys.error());
+  for (const PrKey key : keys->keys) {
+    if (!key_is_known(table, key)) co_return fail(Errc::kAgain, "registered key", key.value);
+  }
+  co_return Result<>{};
+}
+
+// If its recoverer had already preempted the node's key, the node finds out, and registers again.
+Task<Result<>> Recovery::revive(Suspect suspect, NodeCard card) {
+  if (suspect.recoverer.slot == suspect.slot) {
+    Result<> out = co_await shut_out_joiner(suspect, card);
+    if (!out) co_return out;
+    suspect.recoverer = card.node;
+  }
+  Result<> all_known = co_await see_no_unknown_key();
+  if (!all_known) co_return all_known;
   Result<CawResult> edited = co_await editor_.edit(
       geometry_.slot_record_offset(suspect.slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
         auto& record = image.as<SlotRecord>();
@@ -185,12 +225,19 @@ Task<Result<CawImage>> Recovery::step(const Claimed& claimed, std::function<bool
   co_return std::move(edited->image);
 }
 
+// As it was: its node's own, or left by another recoverer, who may not have ended for good (see revive()).
 Task<Result<>> Recovery::give_back(const Claimed& claimed) {
+  if (!claimed.before) co_return Result<>{};
+  const SlotRecord& before = *claimed.before;
   Result<CawImage> done = co_await step(
-      claimed, [](const SlotView& view) { return view.state == SlotState::kActive; },
-      [](SlotRecord& record) {
-        clear_recoverer(record);
-        record.state = static_cast<std::uint8_t>(SlotState::kActive);
+      claimed, [&](const SlotView& view) { return !recovers(view, claimed.card); },
+      [&](SlotRecord& record) {
+        record.state = before.state;
+        record.recoverer_slot = before.recoverer_slot.value();
+        record.recoverer_incarnation = before.recoverer_incarnation.value();
+        record.recoverer_key = before.recoverer_key.value();
+        record.recoverer_isid = before.recoverer_isid.value();
+        record.recoverer_name = before.recoverer_name;
       });
   if (!done) co_return fail(done.error());
   co_return Result<>{};

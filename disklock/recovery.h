@@ -20,6 +20,13 @@
 //     cannot have, it is left alone: it finds the record changed before it replays.
 //
 // So a record always names the only one who may still write what the slot covers, its recoverer aside.
+//
+// A node that was claimed, and whose recoverer ended before it had fenced it, may have woken: its heart beats. It is
+// revived, ACTIVE again. But its recoverer may sleep between the two evictions of its fence, and would take the node's
+// key away when it wakes, while the node sends COMPARE AND WRITE. One with a slot of its own has been fenced by then. A
+// joiner is displaced in the record first, so that it does not register again, and then fenced. If who does that dies
+// in between, no record names the joiner any more; therefore nobody is revived while a key is registered that stands in
+// no record, and such keys are swept after two dead-times.
 #pragma once
 
 #include <functional>
@@ -82,13 +89,16 @@ class Recovery {
     FenceVictim victim;
     bool node_fenced = false;      // the node is out, and cannot be given its slot back
     bool may_be_replayed = false;  // see SlotView
+    // As it was when it was claimed; none where it was the recoverer's already.
+    std::optional<format::SlotRecord> before;
     Time started;
   };
   // kAgain: somebody else was faster, the node lives, or its recoverer has to be recovered first.
   Task<Result<Claimed>> claim(Suspect suspect, NodeCard card);
 
-  // A revived suspect's slot is its own again. kAgain: somebody else was faster.
-  Task<Result<>> revive(Suspect suspect);
+  // A revived suspect's slot is its own again, once nobody is left who may still fence it. `card`: of a node with a
+  // slot of its own. kAgain: somebody else was faster, or a key is registered that stands in no record.
+  Task<Result<>> revive(Suspect suspect, NodeCard card);
 
   // The second step alone, for a tool: leaves the slot to whoever recovers it.
   Task<Result<>> fence(const Claimed& claimed);
@@ -105,6 +115,8 @@ class Recovery {
   Task<Result<>> recoverer_has_ended(const Suspect& suspect, const NodeCard& card);
   Task<Result<bool>> still_silent(const Suspect& suspect);
   Task<Result<>> give_back(const Claimed& claimed);
+  Task<Result<>> shut_out_joiner(const Suspect& suspect, const NodeCard& card);
+  Task<Result<>> see_no_unknown_key();
 
   GuardedDevice& device_;
   CawEditor& editor_;

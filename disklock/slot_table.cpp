@@ -96,6 +96,14 @@ bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& k
   return others;
 }
 
+bool key_is_known(const SlotTable& table, PrKey key) {
+  for (std::uint16_t i = 0; i < table.slots(); ++i) {
+    const SlotView* view = table.view(SlotNo{i});
+    if (!view || view->key == key || view->recoverer_key == key) return true;
+  }
+  return false;
+}
+
 HeartbeatTable::HeartbeatTable(BlockDevice& device, const Geometry& geometry)
     : device_(device), geometry_(geometry), buffer_(std::size_t{geometry.slots} * kBlockSize) {}
 

@@ -110,6 +110,9 @@ class SlotTable {
 // the slot back, and be gone; but one that found its key gone (`had_gone`), and registered it again, has been fenced.
 bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& keys, PrKey own, bool had_gone);
 
+// Does the key stand in a record, as a node's or a recoverer's? A damaged record may hold any.
+bool key_is_known(const SlotTable& table, PrKey key);
+
 // All heartbeats in one read.
 class HeartbeatTable {
  public:

@@ -46,12 +46,14 @@ TEST(Lease, ReturnsAfterHeartbeatAndSlotRecord) {
 }
 
 struct SuspicionTest : ::testing::Test {
-  SuspicionTest() { subjects[3] = Incarnation{7}; }
-  void read(Duration issued, Duration completed, std::uint64_t counter) {
+  SuspicionTest() { subjects.nodes[3] = Incarnation{7}; }
+  void read(Duration issued, Duration completed, std::uint64_t counter, std::uint32_t incarnation = 7) {
     values[3].counter = counter;
+    values[3].incarnation = incarnation;
     watch.observe(at(issued), at(completed), subjects, values);
   }
   Duration silence() const { return watch.silence(SlotNo{3}); }
+  Duration joiner_silence() const { return watch.silence(SlotNo{3}, SilenceWatch::Heart::kJoiner); }
 
   SilenceWatch watch{1s};
   SilenceWatch::Subjects subjects;
@@ -94,12 +96,39 @@ TEST_F(SuspicionTest, AnewAfterAResetAndForANewIncarnation) {
   EXPECT_EQ(silence(), 0s);
   read(13s, 13s, 1);
   EXPECT_EQ(silence(), 1s);
-  subjects[3] = Incarnation{8};
+  subjects.nodes[3] = Incarnation{8};
   read(14s, 14s, 1);
   EXPECT_EQ(silence(), 0s);
-  subjects[3].reset();
+  subjects.nodes[3].reset();
   read(15s, 15s, 1);
   EXPECT_EQ(silence(), 0s);
+}
+
+// Both beat in the same block. The joiner counts by its own beats, and the node is silent while the block stands still.
+TEST_F(SuspicionTest, AJoinerThatRecoversFromWithinAndItsNode) {
+  const auto joiner_moved = [&] { return watch.moved(SlotNo{3}, SilenceWatch::Heart::kJoiner); };
+  read(10s, 10s, 50);
+  subjects.joiners[3] = Incarnation{8};
+  read(11s, 11s, 50);
+  EXPECT_EQ(silence(), 1s);
+  EXPECT_EQ(joiner_silence(), 0s);
+  read(12s, 12s, 1, 8);
+  EXPECT_TRUE(joiner_moved());
+  EXPECT_FALSE(watch.moved(SlotNo{3}));
+  EXPECT_EQ(silence(), 0s);
+  read(13s, 13s, 51);
+  EXPECT_TRUE(watch.moved(SlotNo{3}));
+  EXPECT_EQ(joiner_silence(), 1s);
+  read(14s, 14s, 2, 8);
+  EXPECT_EQ(joiner_silence(), 0s);
+  // The joiner ends, and the node goes on.
+  for (std::uint64_t i = 0; i < 10; ++i) read(15s + i * 1s, 15s + i * 1s, 52 + i);
+  EXPECT_EQ(joiner_silence(), 10s);
+  EXPECT_EQ(silence(), 0s);
+  watch.restart();
+  read(25s, 25s, 61);
+  EXPECT_EQ(joiner_silence(), 0s);
+  EXPECT_FALSE(watch.moved(SlotNo{3}));
 }
 
 }  // namespace

@@ -163,6 +163,182 @@ TEST(Membership, SleeperOfTwoWaitsForWhoeverComes) {
   }
 }
 
+// Every slot is in use: a sleeps, b is dead, and j, which claims a's slot from within, is stopped before it has fenced
+// a, when it sends its n-th request. Then a wakes.
+struct ClaimedFromWithin {
+  ClaimedFromWithin(MemberCluster& c, int n, bool dies, bool wakes = true)
+      : cluster(c), a(c.joined("a")), b(c.joined("b")), j(c.start("j")), node(a.member.self()), dead(b.member.self()) {
+    cluster.loop.run_for(3s);
+    key = cluster.key_of(node.slot);
+    cluster.loop.pause(a.executor);
+    cluster.kill(b);
+    int count = 0;
+    cluster.lun.set_hook([this, n, dies, count](const SimulatedRequest& request) mutable {
+      if (request.node != "j" || stopped || cluster.state(node.slot) != SlotState::kRecovering) {
+        return SimulatedFate::kRun;
+      }
+      if (joiner.value == 0) joiner = PrKey{cluster.record(node.slot).recoverer_key.value()};
+      const bool beat = request.offset == cluster.geometry.heartbeat_offset(node.slot);
+      if (beat || ++count != n) return SimulatedFate::kRun;
+      stopped = true;
+      if (dies) {
+        cluster.kill(j);
+      } else {
+        cluster.loop.pause(j.executor);
+      }
+      return SimulatedFate::kRun;
+    });
+    cluster.begin_join(j);
+    EXPECT_TRUE(cluster.wait(3 * kRecoverWithin, [&] { return stopped; }));
+    if (wakes) cluster.loop.resume(a.executor);
+    cluster.lun.set_hook({});
+  }
+  // Before its key was taken away.
+  bool in_time() { return cluster.is_registered(key); }
+
+  MemberCluster& cluster;
+  MemberNode& a;
+  MemberNode& b;
+  MemberNode& j;
+  NodeId node;
+  NodeId dead;
+  PrKey key;
+  PrKey joiner{};
+  bool stopped = false;
+};
+
+// a's heartbeats do not pass for j's. Who comes next takes b's slot, shuts j out, and gives a's slot back; j may only
+// have slept, and must not do a any harm when it wakes.
+TEST(Membership, SleeperOutlivesAJoinerThatClaimedFromWithin) {
+  int in_time = 0;
+  for (const bool dies : {true, false}) {
+    for (int n = 1; n <= 12; ++n) {
+      SCOPED_TRACE(fmt::format("{} {}", n, dies ? "dies" : "sleeps"));
+      MemberCluster cluster(36, {.sessions = true}, 2);
+      ClaimedFromWithin begun(cluster, n, dies);
+      if (!begun.in_time()) break;
+      ++in_time;
+      MemberNode& k = cluster.joined("k");
+      EXPECT_EQ(k.member.self().slot, begun.dead.slot);
+      ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.state(begun.node.slot) == SlotState::kActive; }));
+      EXPECT_FALSE(cluster.is_registered(begun.joiner));
+      ASSERT_TRUE(cluster.wait(3s, [&] { return begun.a.member.lease_valid(); }));
+      if (!dies) {
+        cluster.loop.resume(begun.j.executor);
+        ASSERT_TRUE(cluster.wait(5s, [&] { return begun.j.joined.has_value(); }));
+        EXPECT_FALSE(*begun.j.joined);
+      }
+      cluster.loop.run_for(3 * kDeadTime);
+      EXPECT_TRUE(cluster.is_registered(begun.key));
+      EXPECT_EQ(cluster.replays[begun.node], 0);
+      EXPECT_EQ(begun.a.withdrawals + k.withdrawals, 0);
+    }
+  }
+  EXPECT_GE(in_time, 6);
+}
+
+// a wakes only when k has claimed its slot, too.
+TEST(Membership, SleeperWakesWhenItsSecondRecovererLooks) {
+  MemberCluster cluster(40, {.sessions = true}, 2);
+  ClaimedFromWithin begun(cluster, 2, false, false);
+  ASSERT_TRUE(begun.in_time());
+  const std::uint64_t beat = cluster.geometry.heartbeat_offset(begun.node.slot);
+  MemberNode& k = cluster.start("k");
+  bool looks = false;
+  cluster.lun.set_hook([&](const SimulatedRequest& request) {
+    const bool claimed = PrKey{cluster.record(begun.node.slot).recoverer_key.value()} != begun.joiner;
+    const bool heart = request.kind == Kind::kRead && request.offset == beat && request.length == kBlockSize;
+    if (looks || request.node != "k" || !claimed || !heart) return SimulatedFate::kRun;
+    looks = true;
+    cluster.loop.pause(k.executor);
+    cluster.loop.resume(begun.a.executor);
+    return SimulatedFate::kLoseRequest;
+  });
+  cluster.begin_join(k);
+  ASSERT_TRUE(cluster.wait(4 * kRecoverWithin, [&] { return looks; }));
+  cluster.loop.run_for(2s);
+  cluster.loop.resume(k.executor);
+  ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return begun.a.member.lease_valid(); }));
+  EXPECT_FALSE(cluster.is_registered(begun.joiner));
+  cluster.loop.resume(begun.j.executor);
+  ASSERT_TRUE(cluster.wait(5s, [&] { return begun.j.joined.has_value(); }));
+  cluster.loop.run_for(3 * kDeadTime);
+  EXPECT_TRUE(cluster.is_registered(begun.key));
+  EXPECT_EQ(begun.a.withdrawals, 0);
+  EXPECT_EQ(cluster.replays[begun.node], 0);
+}
+
+// The one that gives the slot back dies at its n-th step, when j has or has not been displaced and fenced, and another
+// comes. No record may name j any more then; a is given its slot back only when j's key is gone.
+TEST(Membership, NobodyIsRevivedWhileAJoinerMayFenceIt) {
+  bool reached_the_end = false;
+  for (int n = 1; n <= 30 && !reached_the_end; ++n) {
+    SCOPED_TRACE(n);
+    MemberCluster cluster(37, {.sessions = true}, 2);
+    ClaimedFromWithin begun(cluster, 2, false);
+    ASSERT_TRUE(begun.in_time());
+    MemberNode& k = cluster.joined("k");
+    int count = 0;
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      const bool step = request.kind == Kind::kCaw || request.kind == Kind::kReservation;
+      if (request.node != "k" || !step || k.killed || ++count != n) return SimulatedFate::kRun;
+      cluster.kill(k);
+      return n % 2 == 0 ? SimulatedFate::kNeverReturn : SimulatedFate::kRun;
+    });
+    cluster.wait(kRecoverWithin, [&] { return k.killed || cluster.state(begun.node.slot) == SlotState::kActive; });
+    reached_the_end = !k.killed;
+    if (!reached_the_end) cluster.joined("l");
+    ASSERT_TRUE(cluster.wait(5 * kDeadTime, [&] { return cluster.state(begun.node.slot) == SlotState::kActive; }));
+    EXPECT_FALSE(cluster.is_registered(begun.joiner));
+    cluster.loop.resume(begun.j.executor);
+    ASSERT_TRUE(cluster.wait(5s, [&] { return begun.j.joined.has_value(); }));
+    EXPECT_FALSE(*begun.j.joined);
+    ASSERT_TRUE(cluster.wait(3s, [&] { return begun.a.member.lease_valid(); }));
+    cluster.loop.run_for(3 * kDeadTime);
+    EXPECT_TRUE(cluster.is_registered(begun.key));
+    EXPECT_EQ(begun.a.withdrawals, 0);
+  }
+  EXPECT_TRUE(reached_the_end);
+}
+
+// Neither does j count as dead because a beats in the same block: its fence lasts, and nobody else takes over.
+TEST(Membership, AJoinerIsNotTakenForDeadBecauseItsVictimWakes) {
+  for (Duration offset{0}; offset < 1s; offset += 100ms) {
+    SCOPED_TRACE(offset.count());
+    MemberCluster cluster(38, {.sessions = true}, 1);
+    MemberNode& a = cluster.joined("a");
+    const NodeId node = a.member.self();
+    cluster.loop.run_for(3s);
+    cluster.loop.pause(a.executor);
+    MemberNode& j = cluster.start("j");
+    bool lasts = true;
+    bool fences = false;
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      fences = request.node == "j" && request.kind == Kind::kReservation &&
+               cluster.state(node.slot) == SlotState::kRecovering;
+      return fences && lasts ? SimulatedFate::kLoseRequest : SimulatedFate::kRun;
+    });
+    cluster.begin_join(j);
+    ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return fences; }));
+    const std::uint64_t recoverer = cluster.record(node.slot).recoverer_key.value();
+    // k reads in the middle between j's beats, and a beats before or after that.
+    cluster.loop.run_for(500ms);
+    MemberNode& k = cluster.start("k");
+    cluster.begin_join(k);
+    cluster.loop.run_for(500ms + offset);
+    cluster.loop.resume(a.executor);
+    cluster.loop.run_for(5 * kDeadTime);
+    EXPECT_EQ(cluster.record(node.slot).recoverer_key.value(), recoverer);
+    EXPECT_FALSE(k.joined);  // it waits for the slot that will be recovered
+    lasts = false;
+    ASSERT_TRUE(cluster.wait(kDeadTime, [&] { return j.joined.has_value(); }));
+    EXPECT_TRUE(*j.joined);
+    ASSERT_TRUE(cluster.wait(kDeadTime, [&] { return k.joined.has_value(); }));
+    EXPECT_EQ(k.joined->error(), Errc::kNoSlot);
+    EXPECT_TRUE(cluster.wait(5s, [&] { return a.member.withdrawn(); }));
+  }
+}
+
 struct LateCaw {
   TaskGroup group;
   IoBuffer image{kBlockSize};
@@ -174,6 +350,43 @@ struct LateCaw {
     caw.outcome = co_await device.compare_and_write(BlockNo{2060}.offset_bytes(), caw.image.bytes(), caw.image.bytes());
   }
 };
+
+// A node's lease returns: before it sends a COMPARE AND WRITE it sees that its key stands. Here somebody took it away
+// just when it looked at its slot.
+TEST(Membership, AReturnedLeaseSendsNoCawWithoutTheKey) {
+  MemberCluster cluster(39);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(3s);
+  const PrKey key = cluster.key_of(a.member.self().slot);
+  const PrKey other = cluster.key_of(b.member.self().slot);
+  cluster.loop.pause(a.executor);
+  cluster.loop.run_for(kDeadTime / 2 + 1s);
+  a.stop_writing = true;
+  int reads = 0;  // since it has beaten again; the second one was issued after the beat was answered
+  bool beaten = false;
+  bool looks = false;
+  cluster.lun.set_hook([&](const SimulatedRequest& request) {
+    if (request.node != "a" || looks) return SimulatedFate::kRun;
+    const bool table = request.kind == Kind::kRead && request.offset == cluster.geometry.node_table.offset_bytes();
+    if (table && beaten) ++reads;
+    looks = table && reads == 2;
+    beaten = beaten || request.offset == cluster.geometry.heartbeat_offset(a.member.self().slot);
+    if (looks) cluster.loop.pause(a.executor);
+    return SimulatedFate::kRun;
+  });
+  LateCaw caw(a.executor);
+  cluster.loop.resume(a.executor);
+  caw.group.spawn(LateCaw::run(caw, a.member.device()));
+  ASSERT_TRUE(cluster.wait(3s, [&] { return looks; }));
+  ASSERT_TRUE(cluster.loop.run(b.executor, b.member.device().pr_preempt_and_abort(other, key, kReservationType)));
+  ASSERT_FALSE(cluster.is_registered(key));
+  cluster.loop.resume(a.executor);
+  cluster.loop.run(a.executor, caw.group.join());
+  EXPECT_TRUE(*caw.outcome);
+  EXPECT_TRUE(cluster.is_registered(key));
+  EXPECT_EQ(a.withdrawals, 0);
+}
 
 // A node decides to send a COMPARE AND WRITE, and stops before the bytes leave it. They leave when its key has just
 // been preempted, or when it wakes after the recovery.
