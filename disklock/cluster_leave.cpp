@@ -61,7 +61,8 @@ Task<Result<>> ClusterMember::vacate_slot() {
 }
 
 // The last one's registration keeps the reservation, so that a node fenced long ago cannot write when it wakes. A key
-// left behind is swept by the next to join.
+// left behind is swept by the next to join: so all of this is tried a few times, on the raw device, and does not wait
+// for a target that is gone.
 Task<void> ClusterMember::unregister() {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Result<bool> may = co_await may_unregister();
@@ -72,12 +73,11 @@ Task<void> ClusterMember::unregister() {
 }
 
 Task<Result<bool>> ClusterMember::may_unregister() {
-  BlockDevice& device = guard_.ended() ? raw_ : static_cast<BlockDevice&>(guard_);
-  CawEditor editor(device, executor_, random_, geometry_.fs_id, kForever);
-  SlotTable table(device, editor, geometry_);
+  CawEditor editor(raw_, executor_, random_, geometry_.fs_id, Duration{0});  // which only reads here
+  SlotTable table(raw_, editor, geometry_);
   Result<> read = co_await table.read();
   if (!read) co_return fail(read.error());
-  Result<RegisteredKeys> keys = co_await device.pr_read_keys();
+  Result<RegisteredKeys> keys = co_await raw_.pr_read_keys();
   if (!keys) co_return fail(keys.error());
   co_return others_keep_the_reservation(table, *keys, registration_.key(), registration_.registered_again());
 }

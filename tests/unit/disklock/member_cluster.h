@@ -59,6 +59,7 @@ struct MemberNode final : RecoveryClient, MembershipObserver {
   void lease_lapsed() override { ++lapses; }
   void withdrawn(Error) override { ++withdrawals; }
   Task<void> write_all_the_time();
+  static Task<void> leave_by_itself(MemberNode& node) { node.left = co_await node.member.leave(); }
   static Task<void> join_by_itself(MemberNode& node) { node.joined = co_await node.member.join(); }
 
   MemberCluster& cluster;
@@ -70,6 +71,7 @@ struct MemberNode final : RecoveryClient, MembershipObserver {
   ClusterMember member;
   TaskGroup writers;
   std::optional<Result<>> joined;  // by begin_join()
+  std::optional<Result<>> left;    // by begin_stop()
   bool stop_writing = false;
   bool killed = false;
   int resets = 0;
@@ -133,6 +135,12 @@ class MemberCluster {
     return node;
   }
   MemberNode& joined(const std::string& name) { return joined(NodeSettings{.name = name}); }
+  // Leaves on its own; the outcome is in `node.left`.
+  void begin_stop(MemberNode& node) {
+    node.stop_writing = true;
+    loop.run(node.executor, node.writers.join());
+    node.writers.spawn(MemberNode::leave_by_itself(node));
+  }
   Result<> stop(MemberNode& node) {
     node.stop_writing = true;
     // A withdrawn node's writers end by themselves.

@@ -1048,6 +1048,32 @@ TEST(Membership, TheLastToLeaveCountsKeysAndNotSlots) {
   EXPECT_EQ(cluster.keys(), 1u);
 }
 
+// The storage is gone just when a node has left its slot: it does not wait for it only to unregister.
+TEST(Membership, LeavingDoesNotWaitForTheTargetToUnregister) {
+  MemberCluster cluster(41);
+  MemberNode& a = cluster.joined("a");
+  MemberNode& b = cluster.joined("b");
+  cluster.loop.run_for(3s);
+  const SlotNo slot = b.member.self().slot;
+  const PrKey key = cluster.key_of(slot);
+  bool cut = false;
+  cluster.lun.set_hook([&](const SimulatedRequest& request) {
+    if (request.node == "b" && request.kind == Kind::kRead && cluster.is_clean(slot) && !std::exchange(cut, true)) {
+      cluster.lun.cut_path("b");
+    }
+    return SimulatedFate::kRun;
+  });
+  cluster.begin_stop(b);
+  EXPECT_TRUE(cluster.wait(2 * kDeadTime, [&] { return b.left.has_value(); }));
+  EXPECT_TRUE(cut);
+  cluster.lun.heal_path("b");
+  ASSERT_TRUE(cluster.wait(2 * kDeadTime, [&] { return b.left.has_value(); }));
+  EXPECT_TRUE(*b.left);
+  cluster.loop.run_for(4 * kDeadTime);
+  EXPECT_FALSE(cluster.is_registered(key));  // swept
+  EXPECT_EQ(a.withdrawals, 0);
+}
+
 // The host of the last one to leave comes back, and its join fails: the key that it replaced was the only one.
 TEST(Membership, AJoinThatFailsKeepsTheReservation) {
   MemberCluster cluster(27, {.sessions = true}, 1);
