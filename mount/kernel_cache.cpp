@@ -206,9 +206,9 @@ Task<void> FuseKernelCache::invalidate_entries(InodeNo directory) {
       log_.error("cannot drop the kernel's names: {}", std::strerror(-result));
     }
   }
-  // The cached listing. The caller may not know whether it is a directory at all: a file's pages may have to be waited
-  // for.
-  co_await send_once(directory, {0, kWholeFile}, may_wait(directory));
+  // The cached listing. The caller may not know whether it is a directory at all: a file's pages are dropped by
+  // invalidate_inode(), since the kernel may wait for a size change of it.
+  if (!may_wait(directory)) co_await send_once(directory, {0, kWholeFile}, false);
 }
 
 Task<void> FuseKernelCache::invalidate_all() {
