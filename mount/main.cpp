@@ -10,6 +10,7 @@
 #include "mount/command_line.h"
 #include "mount/daemon_log.h"
 #include "mount/mount_session.h"
+#include "mount/watchdog.h"
 
 namespace {
 
@@ -59,6 +60,8 @@ int run(int argc, char** argv) {
   }
   const MountOptions& options = line->options;
   Background background(options.foreground);
+  auto watchdog = Watchdog::start({argv, static_cast<std::size_t>(argc)});
+  if (!watchdog) return complain(watchdog.error());
   DaemonLog log(options.verbose ? LogLevel::kDebug : LogLevel::kInfo);
   prepare_memory(log);
   auto reactor = Reactor::make();
@@ -66,7 +69,7 @@ int run(int argc, char** argv) {
     return complain({kExitSystem,
                      "the kernel has no io_uring (Linux 5.11 or newer), or it is disabled: see "
                      "sysctl kernel.io_uring_disabled"});
-  MountSession session(**reactor, log, options);
+  MountSession session(**reactor, log, options, **watchdog);
   bool is_mounted = false;
   auto outcome = (*reactor)->run(session.run([&] {
     is_mounted = true;

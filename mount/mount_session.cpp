@@ -26,11 +26,12 @@ constexpr Duration kPredecessorPoll = std::chrono::milliseconds(20);
 
 }  // namespace
 
-MountSession::MountSession(Reactor& reactor, Log& log, MountOptions options)
+MountSession::MountSession(Reactor& reactor, Log& log, MountOptions options, Watchdog& watchdog)
     : reactor_(reactor),
       executor_(reactor.executor()),
       log_(log),
       options_(std::move(options)),
+      watchdog_(watchdog),
       random_(system_random()),
       drops_(executor_) {}
 
@@ -284,6 +285,9 @@ Task<Outcome<>> MountSession::mount() {
   // Without it umount works too, and does not wait.
   const auto recorded = record_.make(options_.directory);
   if (!recorded) log_.warning("{}", recorded.error().message);
+  const auto number = mounted_device(options_.directory);
+  const auto watched = number ? watchdog_.guard(*number) : Outcome<>{};  // or it has been unmounted already
+  if (!watched) log_.warning("{}", watched.error().message);
   log_.info("{}: mounted on {}", options_.source, options_.directory);
   co_return Outcome<>{};
 }

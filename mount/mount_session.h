@@ -22,12 +22,13 @@
 #include "mount/host_identity.h"
 #include "mount/mount_options.h"
 #include "mount/mount_record.h"
+#include "mount/watchdog.h"
 
 namespace cawfs {
 
 class MountSession : private MembershipObserver {
  public:
-  MountSession(Reactor& reactor, Log& log, MountOptions options);
+  MountSession(Reactor& reactor, Log& log, MountOptions options, Watchdog& watchdog);
   ~MountSession() override;
 
   // The whole life. `mounted` is called once the file system is there. A failure before that leaves nothing behind; a
@@ -62,6 +63,7 @@ class MountSession : private MembershipObserver {
   Executor& executor_;
   Log& log_;
   MountOptions options_;
+  Watchdog& watchdog_;
   std::unique_ptr<Random> random_;
   bool unmounting_ = false;
   bool observing_ = false;

@@ -14,6 +14,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 import unittest
 
 import cluster
@@ -243,6 +244,112 @@ class UsersTest(Modes):
                     subprocess.run([program], check=False)
             node.unmount()
         self.leave_and_check()
+
+
+def threads(pid, state):
+    """The process's threads that are in that state ("D": waiting in the kernel for what no signal can end)."""
+    found = set()
+    for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        try:
+            stat_line = (thread / "stat").read_text(encoding="utf-8")
+        except OSError:
+            continue  # it has ended
+        if stat_line.rpartition(")")[2].split()[0] == state:
+            found.add(int(thread.name))
+    return found
+
+
+class KilledDaemonTest(Modes):
+    """Whatever the daemon was doing when it was killed, nobody waits for it: calls fail with ENOTCONN."""
+
+    READ = "import sys\nwhile True:\n with open(sys.argv[1], 'rb') as f:\n  while f.read(1 << 17): pass"
+    WRITE = ("import os, sys\nfd = os.open(sys.argv[1], os.O_WRONLY)\n"
+             "while True:\n for at in range(0, 1 << 23, 1 << 18): os.pwrite(fd, b'x', at)")
+
+    def worker(self, program, path):
+        process = subprocess.Popen(["python3", "-c", program, path], stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def stop_while_pages_are_dropped(self, daemon):
+        """Stops the daemon when a thread of it waits in the kernel for an answer that the daemon itself owes."""
+        def stopped_so():
+            daemon.send_signal(signal.SIGSTOP)
+            cluster.wait_for(lambda: daemon.pid in threads(daemon.pid, "T"), "the daemon to stop")
+            waiting = threads(daemon.pid, "D")
+            for _ in range(100):
+                waiting &= threads(daemon.pid, "D")
+                if not waiting:
+                    daemon.send_signal(signal.SIGCONT)
+                    return False
+                time.sleep(0.001)
+            return True
+        cluster.wait_for(stopped_so, "a thread that waits while pages are dropped", 60)
+
+    def watchdog(self, node):
+        """The daemon's one child, which is no daemon by its name nor by its command line."""
+        listed = cluster.run("ps", "--ppid", node.process.pid, "-o", "pid=,comm=,args=").stdout.split()
+        self.assertEqual(listed[1:], ["cawfs-watchdog", "cawfs-watchdog"])
+        return int(listed[0])
+
+    def assert_ends(self, pid):
+        def ended():
+            state = cluster.run("ps", "-p", pid, "-o", "state=", check=False).stdout.strip()
+            return state in ("", "Z")
+        cluster.wait_for(ended, "the watchdog's end")
+
+    def drop_pages_and_end(self, node, where, *signals):
+        """`where` maps paths as the node sees them to where the test does."""
+        other = self.cluster.node(2).mount()
+        pathlib.Path(other.path("f")).write_bytes(bytes(1 << 23))
+        watchdog = self.watchdog(node)
+        minor = os.minor(os.stat(where(node.path())).st_dev)
+        readers = [self.worker(self.READ, where(node.path("f"))) for _ in range(4)]
+        writer = self.worker(self.WRITE, other.path("f"))
+        # First of all where the test fails, which else leaves processes that nothing can kill.
+        self.addCleanup(pathlib.Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text, "1")
+        self.stop_while_pages_are_dropped(node.process)
+        writer.kill()
+        for number in signals:
+            node.process.send_signal(number)
+        for reader in readers:
+            self.assertNotEqual(reader.wait(10), 0, "a reader")
+        self.assert_fails(errno.ENOTCONN, os.stat, where(node.path("f")))
+        self.assertEqual(node.process.wait(10), -signals[0])
+        self.assert_ends(watchdog)
+
+    def test_while_the_kernel_drops_pages(self):
+        node = self.cluster.node(1).mount()
+        self.drop_pages_and_end(node, lambda path: path, signal.SIGKILL)
+
+    def test_crash_while_the_kernel_drops_pages(self):
+        node = self.cluster.node(1).mount()
+        self.drop_pages_and_end(node, lambda path: path, signal.SIGSEGV, signal.SIGCONT)
+
+    def test_in_a_mount_namespace_without_fusectl(self):
+        space = subprocess.Popen(["unshare", "-m", "sleep", "1000"])
+        self.addCleanup(space.wait)
+        self.addCleanup(space.kill)
+        inside = ["nsenter", "-m", "-t", str(space.pid)]
+        own = os.readlink("/proc/self/ns/mnt")
+        cluster.wait_for(lambda: os.readlink(f"/proc/{space.pid}/ns/mnt") != own, "the namespace")
+        cluster.run(*inside, "umount", "/sys/fs/fuse/connections")
+        self.cluster.lun.on_host = lambda number: inside if number == 1 else []
+        node = self.cluster.node(1).start()
+        where = lambda path: f"/proc/{space.pid}/root{path}"  # noqa: E731
+        cluster.wait_for(lambda: os.path.ismount(where(node.path())), "the mount")
+        self.drop_pages_and_end(node, where, signal.SIGKILL)
+
+    def test_the_watchdog_ends_with_the_daemon(self):
+        node = self.cluster.node(1).mount()
+        watchdog = self.watchdog(node)
+        node.unmount()
+        self.assert_ends(watchdog)
+        node.mount()
+        watchdog = self.watchdog(node)
+        node.kill()
+        self.assert_ends(watchdog)
 
 
 class SystemTest(Modes):
