@@ -58,6 +58,9 @@ class FileSystemOperations final : public Operations {
                                     bool direct, bool kill_suid_sgid) override {
     return fs_.write(inode, offset, data, append, direct, kill_suid_sgid);
   }
+  Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) override {
+    return fs_.write_within(inode, offset, data);
+  }
   Task<Result<>> sync(InodeNo inode, bool data_only) override { return fs_.sync(inode, data_only); }
   Task<Result<>> sync_all() override { return fs_.sync_all(); }
   Task<Result<SpaceInfo>> space() override { return fs_.space(); }

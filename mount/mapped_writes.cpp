@@ -69,7 +69,7 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
     Runs& kept = kept_.at(inode);
     if (kept.empty()) break;
     const Run& run = kept.front();
-    auto written = co_await operations_.write(inode, run.offset, run.bytes, false, false, false);
+    auto written = co_await operations_.write_within(inode, run.offset, run.bytes);
     if (!written && written.error().code == Errc::kAgain) {
       ++yields_[inode];
       changed_.notify_all();

@@ -2,7 +2,8 @@
 // the file's lock shared only, and while it gives the lock up it waits for the answer. So such a write is answered
 // before it waits for any lock: the bytes that differ from the file as it was under the lock still held are kept here,
 // shown by reads, and written as soon as the lock can be had; bytes beside them that another node has changed meanwhile
-// stay as they are.
+// stay as they are. Where another node has cut the file off meanwhile, bytes behind its end are dropped, like any store
+// of a map behind the end.
 //
 // Durability: wait() before the file's sync(). A node that crashes loses what is kept, as a host does its dirty pages.
 #pragma once

@@ -224,7 +224,12 @@ Task<Result<std::size_t>> FileSystem::read(InodeNo inode, std::uint64_t offset, 
 }
 Task<Result<std::uint64_t>> FileSystem::write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data,
                                               bool append, bool direct, bool kill_suid_sgid) {
-  return write_file(impl_->fs, {inode, offset, data, append, direct, kill_suid_sgid});
+  return write_file(impl_->fs, {inode, offset, data, append, direct, kill_suid_sgid, false});
+}
+Task<Result<>> FileSystem::write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) {
+  auto written = co_await write_file(impl_->fs, {.inode = inode, .offset = offset, .data = data, .within = true});
+  if (!written) co_return fail(written.error());
+  co_return Result<>{};
 }
 Task<Result<>> FileSystem::sync(InodeNo inode, bool data_only) {
   return impl_->sync(inode, data_only);

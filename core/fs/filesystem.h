@@ -170,6 +170,9 @@ class FileSystem {
   // bits if `kill_suid_sgid`.
   Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data, bool append,
                                     bool direct, bool kill_suid_sgid);
+  // What a map has written: of `data` that which lies within the file as it is then. Maps do not make a file longer,
+  // nor give it back what a truncate has cut off.
+  Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data);
   // Everything of the inode that has been acknowledged is durable when this returns; with `data_only` all that is
   // needed to read the data back. Reports a write-back error once to each open.
   Task<Result<>> sync(InodeNo inode, bool data_only);

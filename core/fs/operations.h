@@ -71,6 +71,7 @@ struct WriteRequest {
   bool append = false;
   bool direct = false;
   bool kill_suid_sgid = false;
+  bool within = false;  // what lies behind the end of the file as it is then is not written
 };
 Task<Result<std::uint64_t>> write_file(FsContext& fs, WriteRequest request);
 

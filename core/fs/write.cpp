@@ -89,6 +89,10 @@ Task<Result<>> write_dirty(FsContext& fs, Inode inode, std::uint64_t offset, std
 Task<Result<std::optional<std::uint64_t>>> try_write(FsContext& fs, LockSet& locks, Inode inode, WriteRequest request) {
   const LockHold& hold = locks.hold(inode.number());
   const std::uint64_t offset = request.append ? inode.size() : request.offset;
+  if (request.within) {
+    const std::uint64_t room = inode.size() - std::min(offset, inode.size());
+    request.data = request.data.first(std::min<std::uint64_t>(request.data.size(), room));
+  }
   if (offset > kFileSizeMax || request.data.size() > kFileSizeMax - offset) co_return fail(Errc::kFileTooBig);
   if (request.data.empty()) co_return offset;
   const std::uint64_t end = offset + request.data.size();

@@ -178,6 +178,21 @@ class CoherenceTest(unittest.TestCase):
         self.assertEqual(contents, [contents[0]] * 3)
         self.assertEqual(contents[0][3 * page:3 * page + 60], b"w" * 60)
 
+    def test_maps_give_a_file_nothing_back_that_another_node_has_cut_off(self):
+        for length in (100, 6000) * 6:
+            self.write(self.a, "file", b"a" * 10_000)
+            with open(self.at(self.b, "file"), "r+b", buffering=0) as file, mmap.mmap(file.fileno(), 10_000) as pages:
+                self.assertEqual(pages[:], b"a" * 10_000)
+                for at in range(0, 10_000, 1000):
+                    pages[at:at + 3] = b"map"
+                os.truncate(self.at(self.a, "file"), length)
+                os.fsync(file.fileno())
+                expected = bytearray(b"a" * length)
+                for at in range(0, length, 1000):
+                    expected[at:at + 3] = b"map"
+                for node in self.nodes:
+                    self.assertEqual(self.read(node, "file"), bytes(expected))
+
     def test_directories_renamed_into_each_other_make_no_cycle(self):
         for number in range(20):
             for name in ("x", "y"):

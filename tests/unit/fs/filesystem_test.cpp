@@ -182,6 +182,20 @@ TEST_F(FileSystemTest, DirectWritesGoInPlace) {
   EXPECT_EQ(read(file, 8190, 4), "hhii");
 }
 
+TEST_F(FileSystemTest, WhatAMapWroteMakesNoFileLonger) {
+  for (const std::uint64_t size : {std::uint64_t{100}, std::uint64_t{50'000}}) {  // in the inode; in blocks
+    const InodeNo file = create("file" + std::to_string(size));
+    ASSERT_TRUE(write(file, 0, std::string(size, 'x')).has_value());
+    const std::string text(30, 'm');
+    const auto bytes = std::as_bytes(std::span(text));
+    for (const std::uint64_t offset : {std::uint64_t{0}, size - 10, size, size + 5000}) {
+      ASSERT_TRUE(mounted.run(fs().write_within(file, offset, bytes)).has_value());
+    }
+    EXPECT_EQ(read(file, 0, 2 * size + 10'000), text + std::string(size - 40, 'x') + std::string(10, 'm'));
+    EXPECT_EQ(mounted.run(fs().getattr(file))->size, size);
+  }
+}
+
 TEST_F(FileSystemTest, GrowingShowsNoOldBytes) {
   const InodeNo file = create("file");
   ASSERT_TRUE(write(file, 0, std::string(10'000, 'j')).has_value());

@@ -553,6 +553,36 @@ TEST_P(SizeChangeTest, ThatHoldsUpInvalidationPresses) {
   close(fd);
 }
 
+// Another node may have cut the file off before this one has its lock again.
+TEST_F(FuseMountTest, WhatAMapWroteGivesAFileNothingBack) {
+  store("f", std::string(8192, 'a'));
+  const int fd = open(path("f").c_str(), O_RDWR);
+  auto* map = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ASSERT_NE(map, MAP_FAILED);
+  map[100] = 'b';
+  map[5000] = 'b';
+  run_there([](Served& served) {
+    served.operations.gated_write = served.operations.writes + 1;
+    served.operations.write_gate().reset();
+  });
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return drop_all(served, done); });
+  while (!done) std::this_thread::yield();
+  run_there([](Served& served) {
+    EXPECT_EQ(served.operations.writes, served.operations.gated_write) << "nothing is kept";
+    served.operations.find(served.operations.root(), "f")->data.resize(4096);
+    served.operations.write_gate().set();
+  });
+  ASSERT_EQ(fsync(fd), 0);
+  run_there([](Served& served) {
+    const auto& data = served.operations.find(served.operations.root(), "f")->data;
+    EXPECT_EQ(data.size(), 4096u);
+    EXPECT_EQ(data[100], std::byte{'b'});
+  });
+  munmap(map, 8192);
+  close(fd);
+}
+
 TEST_F(FuseMountTest, SyncsWhenAsked) {
   const int fd = open(path("f").c_str(), O_RDWR | O_CREAT, 0644);
   ASSERT_EQ(write(fd, "x", 1), 1);

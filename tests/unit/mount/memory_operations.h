@@ -217,6 +217,12 @@ class MemoryOperations final : public Operations {
     if (kill) file.attributes.mode &= ~static_cast<std::uint32_t>(S_ISUID | S_ISGID);
     co_return at;
   }
+  Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> in) override {
+    if (++writes == gated_write) co_await write_gate_.wait();
+    auto& data = node(inode).data;
+    for (std::size_t i = 0; i < in.size() && offset + i < data.size(); ++i) data[offset + i] = in[i];
+    co_return Result<>{};
+  }
   Task<Result<>> sync(InodeNo, bool) override {
     ++syncs;
     co_return Result<>{};
