@@ -169,6 +169,7 @@ void Allocator::Impl::abandon() {
   for (const auto& [number, group] : groups) CAWFS_ASSERT(group->users == 0);
   groups.clear();
   promised = 0;
+  abandoned = true;
   left_.notify_all();
 }
 
@@ -196,6 +197,7 @@ bool Allocator::try_promise(std::uint64_t blocks) {
 }
 
 void Allocator::unpromise(std::uint64_t blocks) {
+  if (impl_->abandoned) return;
   CAWFS_ASSERT(blocks <= impl_->promised);
   impl_->promised -= blocks;
 }

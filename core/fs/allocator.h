@@ -141,7 +141,8 @@ class Allocator {
   // Commits and writes in place what was changed under the group's lock, then forgets the group and its buffers. No
   // promise rests on it and no reservation uses it.
   Task<Result<>> settle(GroupNo group);
-  // Forgets everything about all groups, as on withdrawal: no reservation is left. Nothing is written.
+  // Forgets everything about all groups and promises, as on withdrawal: no reservation is left. Nothing is written, and
+  // there is nothing to be had any more.
   void abandon();
 
   // Free space and inodes by the groups' headers, read without locks: as of a moment ago, for statfs. A group that

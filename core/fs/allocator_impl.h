@@ -103,6 +103,7 @@ class Allocator::Impl {
   TransactionLog& log;
   std::map<GroupNo, std::unique_ptr<Group>> groups;
   std::uint64_t promised = 0;
+  bool abandoned = false;  // what was promised before is still given back, and means nothing
   // Tells callbacks of the log whether this is still there.
   std::shared_ptr<Impl*> alive = std::make_shared<Impl*>(this);
 

@@ -307,6 +307,18 @@ TEST_F(AllocatorTest, OtherGroupsCoverPromises) {
   space->unpromise(100);
 }
 
+// A node withdraws while a lock of a dirty file goes: its promises outlive the groups that they rested on.
+TEST_F(AllocatorTest, PromisesAreGivenBackAfterTheEnd) {
+  start();
+  ASSERT_TRUE(fs->run(space->prepare_group(GroupNo{0})).has_value());
+  ASSERT_TRUE(space->try_promise(100));
+  space->abandon();
+  EXPECT_EQ(space->promised(), 0u);
+  EXPECT_FALSE(space->try_promise(1));
+  space->unpromise(100);
+  EXPECT_EQ(space->promised(), 0u);
+}
+
 TEST_F(AllocatorTest, StateIsWrittenWhenTheGroupGoesAndReadAgain) {
   start();
   const auto runs = allocate(77);
