@@ -54,7 +54,7 @@ struct FsContext {
 
   TaskGroup background;
 
-  LockSet lock_set() { return LockSet(locks, geometry); }
+  LockSet lock_set() { return LockSet(locks, geometry, executor, random); }
   std::int64_t wall_ns() const { return executor.clock().wall_ns(); }
   InodeNo orphan_inode() const { return geometry.orphan_inodes[locks.self().slot.value]; }
 };

@@ -8,13 +8,22 @@
 
 namespace cawfs {
 
-LockSet::LockSet(LockService& locks, const Geometry& geometry)
-    : locks_(locks), super_(global_lock(geometry, format::kEntrySuper)) {
+namespace {
+
+// As often an operation may have to start over for reasons of its own.
+constexpr int kStartsOver = 4;
+constexpr int kMostDoublings = 6;
+
+}  // namespace
+
+LockSet::LockSet(LockService& locks, const Geometry& geometry, Executor& executor, Random& random)
+    : locks_(locks), super_(global_lock(geometry, format::kEntrySuper)), executor_(executor), random_(random) {
   reset();
 }
 
 void LockSet::reset() {
-  drop();
+  release();
+  starts_over_ = 0;
   items_.clear();
   want(super_, LockMode::kShared, LocalUse::kShared);
 }
@@ -32,8 +41,16 @@ void LockSet::want(LockName name, LockMode mode, LocalUse use) {
 }
 
 Task<Result<>> LockSet::take() {
-  drop();
-  return take_rest();
+  release();
+  if (starts_over_ > kStartsOver) co_await back_off();
+  auto taken = co_await take_rest();
+  co_return taken;
+}
+
+Task<void> LockSet::back_off() {
+  const int doublings = std::min(starts_over_ - kStartsOver, kMostDoublings);
+  const std::uint64_t most_us = std::uint64_t{1000} << doublings;
+  co_await executor_.sleep(std::chrono::microseconds(random_.below(most_us)));
 }
 
 Task<Result<>> LockSet::take_rest() {
@@ -41,7 +58,7 @@ Task<Result<>> LockSet::take_rest() {
     if (item.hold) continue;
     auto hold = co_await locks_.acquire(item.name, item.mode, item.use);
     if (!hold) {
-      drop();
+      release();
       co_return fail(hold.error());
     }
     item.hold = std::move(*hold);
@@ -67,6 +84,11 @@ bool LockSet::try_more(LockName name, LockMode mode, LocalUse use) {
 }
 
 void LockSet::drop() {
+  ++starts_over_;
+  release();
+}
+
+void LockSet::release() {
   // In the opposite order, so that a waiter of the first lock finds the others free.
   for (auto it = items_.rbegin(); it != items_.rend(); ++it) it->hold.release();
 }

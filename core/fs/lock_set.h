@@ -3,21 +3,27 @@
 //
 // An operation that finds, with its locks held, that it needs another one (the child that a name leads to) adds it and
 // takes all of them anew, then looks again: nothing waits for a lock while it holds one that orders after it.
+//
+// Operations of several nodes that need the same locks, of which one is only to be had out of order, could go on taking
+// them from each other for ever. So one that has had to start over a few times waits before it does, for longer each
+// time, and holds nothing meanwhile.
 #pragma once
 
 #include <boost/container/static_vector.hpp>
 #include <cstddef>
 
+#include "core/base/random.h"
 #include "core/base/types.h"
 #include "core/format/geometry.h"
 #include "core/fs/lock_service.h"
+#include "core/runtime/executor.h"
 #include "core/runtime/task.h"
 
 namespace cawfs {
 
 class LockSet {
  public:
-  LockSet(LockService& locks, const Geometry& geometry);
+  LockSet(LockService& locks, const Geometry& geometry, Executor& executor, Random& random);
 
   // Adds to what is wanted; of two wishes for one lock the stronger counts. Does not take it.
   void want(LockName name, LockMode mode, LocalUse use);
@@ -31,7 +37,7 @@ class LockSet {
   // Adds one more without waiting, out of order; false if it cannot be had so. It is wanted from now on anyway.
   bool try_more(LockName name, LockMode mode, LocalUse use);
 
-  // Lets all locks go; they stay wanted.
+  // Lets all locks go, to start over; they stay wanted.
   void drop();
   // Lets all locks go and wants none any more.
   void reset();
@@ -50,8 +56,14 @@ class LockSet {
   };
   static constexpr std::size_t kMost = 8;  // rename: SUPER, RENAME, two directories, two children, the orphan list
 
+  void release();
+  Task<void> back_off();
+
   LockService& locks_;
   LockName super_;
+  Executor& executor_;
+  Random& random_;
+  int starts_over_ = 0;
   boost::container::static_vector<Item, kMost> items_;  // by name
 };
 

@@ -49,6 +49,10 @@ constexpr std::uint64_t kSecondsWithoutFaults = 6;  // simulated
 constexpr std::array<std::uint64_t, 24> kSeedsWithFaults{1,  2,  3,  4,  5,  6,  7,  8,  9,  10,  11,  12,
                                                          13, 14, 15, 16, 25, 67, 73, 75, 85, 115, 250, 390};
 constexpr std::uint64_t kSecondsWithFaults = 10;
+// Clusters of five, in which operations of several nodes can take locks from each other in turn.
+constexpr std::array<std::uint64_t, 4> kSeedsOfFive{7950202599942020417, 824871095385266503, 17658984031727805634U,
+                                                    12518846298461563725U};
+constexpr std::uint64_t kSecondsOfFive = 20;
 
 // What must have occurred over CI's seeds.
 constexpr std::array kMustOccur{
@@ -209,6 +213,9 @@ class Runner {
     options_.faults = true;
     options_.seconds = kSecondsWithFaults;
     for (const std::uint64_t seed : kSeedsWithFaults) run_for_ci(seed);
+    options_.nodes = 5;
+    options_.seconds = kSecondsOfFive;
+    for (const std::uint64_t seed : kSeedsOfFive) run_for_ci(seed);
     for (const char* what : kMustOccur) {
       if (failed_ || counts_[what] > 0) continue;
       std::fprintf(stderr, "cluster_sim: never occurred: %s\n", what);
