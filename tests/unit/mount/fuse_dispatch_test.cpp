@@ -1,5 +1,4 @@
-// The FUSE layer over a file system in memory, mounted for real: the daemon's side runs on a thread of its own, the
-// test makes system calls. Needs root and /dev/fuse.
+// The FUSE layer over a file system in memory, mounted for real.
 #include "mount/fuse_dispatch.h"
 
 #include <dirent.h>
@@ -23,127 +22,12 @@
 #include <set>
 #include <thread>
 
-#include "tests/unit/mount/memory_operations.h"
+#include "tests/unit/mount/fuse_mount.h"
 
 namespace cawfs {
 namespace {
 
 using namespace std::chrono_literals;
-
-// The served file system; used by the reactor's thread only, by way of run_there().
-struct Served {
-  std::unique_ptr<Reactor> reactor = Reactor::make().value();
-  std::unique_ptr<Log> log = stderr_log("fuse_dispatch_test", LogLevel::kError);
-  MemoryOperations operations{reactor->executor()};
-  std::unique_ptr<FuseConnection> connection;
-  std::unique_ptr<FuseKernelCache> cache;
-  std::unique_ptr<FuseDispatcher> dispatcher;
-};
-
-class FuseMountTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string name = testing::TempDir() + "cawfs-fuse-XXXXXX";
-    directory = mkdtemp(name.data());
-    auto mounted = std::make_shared<std::promise<bool>>();
-    auto result = mounted->get_future();
-    thread_ = std::thread([this, mounted] { serve(*mounted); });
-    ASSERT_TRUE(result.get());
-  }
-
-  void TearDown() override {
-    if (umount2(directory.c_str(), 0) != 0) {
-      ADD_FAILURE() << "umount: " << std::strerror(errno);
-      umount2(directory.c_str(), MNT_DETACH | MNT_FORCE);
-    }
-    thread_.join();
-    rmdir(directory.c_str());
-    EXPECT_EQ(opens_left, 0);
-    for (const auto& [inode, count] : references_left) EXPECT_GE(count, 0) << inode.value;
-  }
-
-  // Runs `work` on the reactor's thread, between two steps of the daemon.
-  void run_there(std::function<void(Served&)> work) {
-    auto done = std::make_shared<std::promise<void>>();
-    {
-      const std::lock_guard lock(mutex_);
-      work_.push_back([this, &work, done] {
-        work(*served_);
-        done->set_value();
-      });
-    }
-    done->get_future().wait();
-  }
-  // Starts `task` there; does not wait for its end.
-  void start_there(std::function<Task<void>(Served&)> make) {
-    run_there([&](Served& served) { group_->spawn(make(served)); });
-  }
-
-  std::string path(const std::string& name) const { return directory + "/" + name; }
-  std::string content(const std::string& name) const {
-    std::ifstream in(path(name), std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-  void store(const std::string& name, const std::string& text) const {
-    std::ofstream out(path(name), std::ios::binary);
-    out << text;
-  }
-
-  std::string directory;
-  int opens_left = -1;
-  std::map<InodeNo, std::int64_t> references_left;
-
- private:
-  static Task<void> tick(Executor& executor, const bool& stop) {
-    while (!stop) co_await executor.sleep(1ms);
-  }
-
-  void serve(std::promise<bool>& mounted) {
-    Served served;
-    served_ = &served;
-    Executor& executor = served.reactor->executor();
-    TaskGroup group(executor);
-    group_ = &group;
-    served.connection = std::move(*FuseConnection::open(*served.reactor, *served.log));
-    auto mounting = served.connection->mount("memory", directory, MS_NOSUID);
-    if (!mounting) return mounted.set_value(false);
-    auto ready = served.reactor->run(served.connection->handshake());
-    served.cache =
-        std::make_unique<FuseKernelCache>(executor, *served.connection, *served.log, served.operations.root());
-    served.dispatcher = std::make_unique<FuseDispatcher>(*served.reactor, *served.log, *served.connection,
-                                                         served.operations, *served.cache, DispatchOptions{});
-    mounted.set_value(ready.has_value());
-    bool stop = false;
-    TaskGroup ticker(executor);
-    ticker.spawn(tick(executor, stop));  // so that work_ is looked at
-    TaskGroup serving(executor);
-    serving.spawn(served.dispatcher->serve());
-    served.reactor->run_until([&] {
-      run_work();
-      return serving.running() == 0 && group.running() == 0;
-    });
-    stop = true;
-    served.reactor->run_until([&] { return ticker.running() == 0; });
-    opens_left = served.operations.opens;
-    references_left = served.operations.references;
-    served_ = nullptr;
-  }
-
-  void run_work() {
-    std::vector<std::function<void()>> work;
-    {
-      const std::lock_guard lock(mutex_);
-      work.swap(work_);
-    }
-    for (auto& one : work) one();
-  }
-
-  Served* served_ = nullptr;
-  TaskGroup* group_ = nullptr;
-  std::thread thread_;
-  std::mutex mutex_;
-  std::vector<std::function<void()>> work_;
-};
 
 TEST_F(FuseMountTest, FilesAndDirectories) {
   ASSERT_EQ(mkdir(path("d").c_str(), 0750), 0);
@@ -568,8 +452,11 @@ TEST_F(FuseMountTest, WhatAMapWroteGivesAFileNothingBack) {
   std::atomic<bool> done = false;
   start_there([&](Served& served) { return drop_all(served, done); });
   while (!done) std::this_thread::yield();
+  bool waiting = false;
+  while (!waiting) {
+    run_there([&](Served& served) { waiting = served.operations.writes == served.operations.gated_write; });
+  }
   run_there([](Served& served) {
-    EXPECT_EQ(served.operations.writes, served.operations.gated_write) << "nothing is kept";
     served.operations.find(served.operations.root(), "f")->data.resize(4096);
     served.operations.write_gate().set();
   });
@@ -580,6 +467,130 @@ TEST_F(FuseMountTest, WhatAMapWroteGivesAFileNothingBack) {
     EXPECT_EQ(data[100], std::byte{'b'});
   });
   munmap(map, 8192);
+  close(fd);
+}
+
+// The attributes that a CREATE answers with are older than what came between.
+TEST_F(FuseMountTest, AttributesGivenUpWhileTheFileIsOpenedAreNotCached) {
+  run_there([](Served& served) { served.operations.open_gate().reset(); });
+  int fd = -1;
+  std::thread creator([&] { fd = open(path("new").c_str(), O_CREAT | O_EXCL | O_RDWR, 0644); });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.opens == 1; });
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return change_elsewhere(served, "new", "changed", done); });
+  while (!done) std::this_thread::yield();
+  run_there([](Served& served) { served.operations.open_gate().set(); });
+  creator.join();
+  struct stat st{};
+  EXPECT_EQ(fstat(fd, &st), 0);
+  EXPECT_EQ(st.st_size, 7);
+  close(fd);
+}
+
+// As soon as the answer with the inode is sent; the kernel may not have looked at it yet.
+Task<void> change_once_looked_up(Served& served, std::string name, std::atomic<bool>& done) {
+  Executor& executor = served.reactor->executor();
+  auto& node = *served.operations.find(served.operations.root(), name);
+  while (served.operations.references[node.attributes.inode] == 0) co_await executor.yield();
+  co_await change_elsewhere(served, name, "changed", done);
+}
+
+TEST_F(FuseMountTest, AnInodeOnItsWayToTheKernelIsDroppedThere) {
+  for (int i = 0; i < 300; ++i) {
+    const std::string name = fmt::format("file{}", i);
+    run_there([&](Served& served) { served.operations.make_elsewhere(name); });
+    std::atomic<bool> done = false;
+    start_there([&](Served& served) { return change_once_looked_up(served, name, done); });
+    const int fd = open(path(name).c_str(), O_PATH);
+    while (!done) std::this_thread::yield();
+    struct stat st{};
+    EXPECT_EQ(fstat(fd, &st), 0);
+    EXPECT_EQ(st.st_size, 7) << name;
+    close(fd);
+  }
+}
+
+// While a notification waits for something else, READs are let through, of pages also that it has dropped already.
+TEST_F(FuseMountTest, WhatIsReadWhilePagesAreDroppedIsDroppedAgain) {
+  constexpr std::size_t kBytes = 16384;
+  store("f", std::string(kBytes, 'a'));
+  const int fd = open(path("f").c_str(), O_RDWR);
+  auto* map = static_cast<volatile char*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ASSERT_NE(map, MAP_FAILED);
+  map[kBytes - 1] = 'b';
+  int before = 0;
+  run_there([&](Served& served) {
+    before = served.operations.setattrs;
+    served.operations.setattr_gate().reset();
+  });
+  // To the size that it has: then the kernel drops nothing of its own accord.
+  std::thread resizer([&] { EXPECT_EQ(ftruncate(fd, kBytes), 0); });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.setattrs > before; });
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return change_elsewhere(served, "f", std::string(kBytes, 'c'), done); });
+  int pressed = 0;
+  while (pressed == 0) run_there([&](Served& served) { pressed = served.operations.pressed; });
+  EXPECT_EQ(map[0], 'a');
+  run_there([](Served& served) { served.operations.setattr_gate().set(); });
+  resizer.join();
+  while (!done) std::this_thread::yield();
+  EXPECT_EQ(map[0], 'c');
+  munmap(const_cast<char*>(map), kBytes);
+  close(fd);
+}
+
+// Each kind of answer that shows something; -1 and errno as the system call has it.
+TEST_F(FuseMountTest, NoAnswerShowsAnythingWhileTheLeaseHasLapsed) {
+  store("f", "text");
+  ASSERT_EQ(symlink("target", path("s").c_str()), 0);
+  run_there([](Served& served) { served.operations.make_elsewhere("unseen"); });
+  const int fd = open(path("f").c_str(), O_RDONLY);
+  DIR* listing = opendir(directory.c_str());
+  struct stat st{};
+  std::array<char, 100> out{};
+  const std::vector<std::pair<const char*, std::function<int()>>> calls{
+      {"lookup", [&] { return stat(path("unseen").c_str(), &st); }},
+      {"getattr", [&] { return fstat(fd, &st); }},
+      {"create", [&] { return open(path("new").c_str(), O_CREAT | O_EXCL | O_RDWR, 0644); }},
+      {"mkdir", [&] { return mkdir(path("d").c_str(), 0755); }},
+      {"readlink", [&] { return static_cast<int>(readlink(path("s").c_str(), out.data(), out.size())); }},
+      {"readdir", [&] {
+         errno = 0;
+         return readdir(listing) || errno == 0 ? 0 : -1;
+       }}};
+  ASSERT_EQ(lstat(path("s").c_str(), &st), 0);
+  for (const auto& [name, call] : calls) {
+    int waits = 0;
+    run_there([&](Served& served) {
+      served.cache->forget_attributes(served.operations.find(served.operations.root(), "f")->attributes.inode);
+      served.operations.fenced = false;
+      served.operations.lease().reset();
+      waits = served.operations.lease_waits;
+    });
+    std::atomic<bool> answered = false;
+    int result = 0;
+    int error = 0;
+    std::thread caller([&, &make = call] {
+      result = make();
+      error = errno;
+      answered = true;
+    });
+    bool waiting = false;
+    while (!waiting && !answered) {
+      run_there([&](Served& served) { waiting = served.operations.lease_waits > waits; });
+    }
+    EXPECT_FALSE(answered) << name;
+    run_there([](Served& served) {
+      served.operations.fenced = true;
+      served.operations.lease().set();
+    });
+    caller.join();
+    EXPECT_EQ(result, -1) << name;
+    EXPECT_EQ(error, EIO) << name;
+  }
+  closedir(listing);
   close(fd);
 }
 

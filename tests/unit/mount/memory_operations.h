@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "core/runtime/sync.h"
@@ -57,6 +58,9 @@ class MemoryOperations final : public Operations {
   // One write waits, while it is reset: the `gated_write`th.
   Event& write_gate() { return write_gate_; }
   int gated_write = 0;
+  // What writes of what maps wrote fail with: the next so many with kAgain; all.
+  int mapped_refusals = 0;
+  std::optional<Errc> mapped_error;
   // While it is reset, changes of attributes wait.
   Event& setattr_gate() { return setattr_gate_; }
   // Lapsed while it is reset.
@@ -219,6 +223,11 @@ class MemoryOperations final : public Operations {
   }
   Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> in) override {
     if (++writes == gated_write) co_await write_gate_.wait();
+    if (mapped_refusals > 0) {
+      --mapped_refusals;
+      co_return fail(Errc::kAgain);
+    }
+    if (mapped_error) co_return fail(*mapped_error);
     auto& data = node(inode).data;
     for (std::size_t i = 0; i < in.size() && offset + i < data.size(); ++i) data[offset + i] = in[i];
     co_return Result<>{};
