@@ -69,13 +69,16 @@ TEST_F(CawTest, StampsEachImage) {
   EXPECT_EQ(late->image.sequence(), first->image.sequence());
 }
 
+// What is found by reading may stand in the device's cache alone.
 TEST_F(CawTest, RanThoughItsReplyWasLost) {
   lose_first(SimulatedFate::kLoseReply);
+  const std::uint64_t flushes = lun.executed(Kind::kFlush);
   const Result<CawResult> done = write(*read(), 3);
   ASSERT_TRUE(done);
   EXPECT_EQ(done->outcome, CawOutcome::kRan);
   EXPECT_EQ(caws, 1);
   EXPECT_EQ(mode_on_disk(), 3);
+  EXPECT_EQ(lun.executed(Kind::kFlush), flushes + 1);
 }
 
 TEST_F(CawTest, IsSentAgainWhereItWasLost) {
