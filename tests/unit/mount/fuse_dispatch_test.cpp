@@ -594,6 +594,39 @@ TEST_F(FuseMountTest, NoAnswerShowsAnythingWhileTheLeaseHasLapsed) {
   close(fd);
 }
 
+// Its LOOKUP came while the lease was valid.
+TEST_F(FuseMountTest, ACreateIsNotAnsweredWhileTheLeaseHasLapsed) {
+  run_there([](Served& served) { served.operations.open_gate().reset(); });
+  int result = 0;
+  int error = 0;
+  std::atomic<bool> answered = false;
+  std::thread creator([&] {
+    result = open(path("new").c_str(), O_CREAT | O_EXCL | O_RDWR, 0644);
+    error = errno;
+    answered = true;
+  });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.opens == 1; });
+  int waits = 0;
+  run_there([&](Served& served) {
+    waits = served.operations.lease_waits;
+    served.operations.lease().reset();
+    served.operations.open_gate().set();
+  });
+  waiting = false;
+  while (!waiting && !answered) {
+    run_there([&](Served& served) { waiting = served.operations.lease_waits > waits; });
+  }
+  EXPECT_FALSE(answered);
+  run_there([](Served& served) {
+    served.operations.fenced = true;
+    served.operations.lease().set();
+  });
+  creator.join();
+  EXPECT_EQ(result, -1);
+  EXPECT_EQ(error, EIO);
+}
+
 TEST_F(FuseMountTest, SyncsWhenAsked) {
   const int fd = open(path("f").c_str(), O_RDWR | O_CREAT, 0644);
   ASSERT_EQ(write(fd, "x", 1), 1);
