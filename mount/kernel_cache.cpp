@@ -63,7 +63,9 @@ Task<void> FuseKernelCache::invalidate_inode(InodeNo inode, std::uint64_t offset
   if (offset == 0 && length == 0) {
     co_await drop_whole(inode);
   } else {
-    co_await send_inode(inode, {offset, length == 0 ? kWholeFile : offset + length}, may_wait(inode));
+    const Range range{offset, length == 0 ? kWholeFile : offset + length};
+    const bool sent = co_await send_inode(inode, range, may_wait(inode));
+    if (!sent) co_await send_inode(inode, range, true);
   }
 }
 
@@ -71,8 +73,9 @@ Task<void> FuseKernelCache::drop_whole(InodeNo inode) {
   dropping(inode);
   while (drops_.contains(inode)) co_await gate_.wait();
   if (!may_wait(inode)) {
-    co_await send_inode(inode, {0, kWholeFile}, false);
-    co_return;
+    const bool sent = co_await send_inode(inode, {0, kWholeFile}, false);
+    if (sent) co_return;
+    while (drops_.contains(inode)) co_await gate_.wait();
   }
   Drop drop(executor_);
   drops_.emplace(inode, &drop);
@@ -161,20 +164,22 @@ void FuseKernelCache::page_read_ended(InodeNo inode) {
   drop_if_unknown(inode);
 }
 
-Task<void> FuseKernelCache::send_inode(InodeNo inode, Range range, bool may_wait) {
+Task<bool> FuseKernelCache::send_inode(InodeNo inode, Range range, bool may_wait) {
   Time complain_at = executor_.now() + kLongWait;
   while (true) {
     auto known = inodes_.find(inode);
-    if (connection_.closed() || (known == inodes_.end() && inode != root_)) co_return;
+    if (connection_.closed() || (known == inodes_.end() && inode != root_)) co_return true;
+    // Opened, and mapped perhaps, since it was found to have no pages.
+    if (!may_wait && this->may_wait(inode)) co_return false;
     const int result = co_await send_once(inode, range, may_wait);
     if (result != -ENOENT) {
       if (result < 0 && result != -ENODEV && result != -ENOTCONN) {
         log_.error("cannot drop the kernel's cache of inode {}: {}", inode.value, std::strerror(-result));
       }
-      co_return;
+      co_return true;
     }
     known = inodes_.find(inode);
-    if (inode == root_ || known == inodes_.end() || known->second.references == 0) co_return;
+    if (inode == root_ || known == inodes_.end() || known->second.references == 0) co_return true;
     if (executor_.now() >= complain_at) {
       log_.warning("the kernel has not taken up inode {} for {} s", inode.value, kLongWait / 1s);
       complain_at = executor_.now() + kLongWait;

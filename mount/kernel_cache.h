@@ -143,8 +143,9 @@ class FuseKernelCache final : public KernelCache {
   void unblock(InodeNo inode, Drop& drop);
   Task<void> send_ranges(InodeNo inode, Drop& drop, bool may_wait);
   static bool admit(Drop& drop, Range read, std::uint64_t arrived);
-  // Until the kernel has it or has forgotten it. `may_wait`: the kernel may have to wait for something.
-  Task<void> send_inode(InodeNo inode, Range range, bool may_wait);
+  // Until the kernel has it or has forgotten it. `may_wait`: the kernel may have to wait for something. False, where
+  // that was not to be: it is not dropped, as the kernel may have to wait by now.
+  Task<bool> send_inode(InodeNo inode, Range range, bool may_wait);
   Task<int> send_once(InodeNo inode, Range range, bool may_wait);
   void dropping(InodeNo inode);
   bool may_wait(InodeNo inode) const;
