@@ -19,10 +19,11 @@ namespace cawfs {
 
 // A local user in the queue of a lock; stands in the frame of the coroutine that waits.
 struct LockUser : boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
-  LockUser(Executor& executor, LockMode wanted, LocalUse wanted_use)
-      : mode(wanted), use(wanted_use), granted(executor) {}
+  LockUser(Executor& executor, LockMode wanted, LocalUse wanted_use, Pressed when_pressed)
+      : mode(wanted), use(wanted_use), pressed(when_pressed), granted(executor) {}
   LockMode mode;
   LocalUse use;
+  Pressed pressed;
   Completion<Result<LockHold>> granted;
 };
 using LockUsers = boost::intrusive::list<LockUser, boost::intrusive::constant_time_size<false>>;

@@ -119,7 +119,7 @@ void LockManager::admit(CachedBlock& block, std::size_t entry) {
   }
 }
 
-Task<Result<LockHold>> LockManager::acquire(LockName name, LockMode mode, LocalUse local) {
+Task<Result<LockHold>> LockManager::acquire(LockName name, LockMode mode, LocalUse local, Pressed pressed) {
   CAWFS_ASSERT(mode != LockMode::kNone && name.entry < format::kEntriesPerLockBlock);
   if (mode == LockMode::kDeferred) mode = LockMode::kExclusive;
   Result<> lease = co_await membership_.wait_for_lease();
@@ -129,7 +129,7 @@ Task<Result<LockHold>> LockManager::acquire(LockName name, LockMode mode, LocalU
   CachedBlock& block = block_of(name.block);
   CachedLock& lock = block.locks[name.entry];
   if (at_once(block, lock, mode, local)) co_return use(name, lock, mode, local);
-  LockUser user(executor_, mode, local);
+  LockUser user(executor_, mode, local, pressed);
   lock.queue.push_back(user);
   if (has_work(block)) start_work(block);
   Result<LockHold> hold = co_await user.granted.wait();
@@ -304,6 +304,15 @@ void LockManager::fail_users(CachedLock& lock, const Error& error) {
     LockUser& user = lock.queue.front();
     lock.queue.pop_front();
     user.granted.complete(fail(error));
+  }
+}
+
+void LockManager::yield(CachedLock& lock, LockName name) {
+  for (auto next = lock.queue.begin(); next != lock.queue.end();) {
+    LockUser& user = *next++;
+    if (user.pressed != Pressed::kIsRefused) continue;
+    user.unlink();
+    user.granted.complete(fail(Errc::kAgain, "lock", name.block.value));
   }
 }
 

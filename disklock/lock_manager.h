@@ -73,7 +73,8 @@ class LockManager final : public LockService, private MailSink, private Membersh
 
   NodeId self() const override { return membership_.self(); }
   void set_client(LockClient* client) override { client_ = client; }
-  Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use) override;
+  Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use,
+                                 Pressed pressed = Pressed::kWaits) override;
   std::optional<LockHold> try_acquire(LockName name, LockMode mode, LocalUse use) override;
   Task<Result<>> adopt_chunk(BlockNo lock_block) override;
   bool yielding(LockName name) const override;
@@ -108,6 +109,8 @@ class LockManager final : public LockService, private MailSink, private Membersh
   LockHold use(LockName name, CachedLock& lock, LockMode mode, LocalUse use);
   void admit(CachedBlock& block, std::size_t entry);
   void fail_users(CachedLock& lock, const Error& error);
+  // Another node goes first: refuses the users who do not wait for that.
+  void yield(CachedLock& lock, LockName name);
   void fail_all(const Error& error);
   bool ended() const { return stopping_ || membership_.withdrawn(); }
   Error end_error() const;

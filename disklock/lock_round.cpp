@@ -80,7 +80,8 @@ void LockManager::plan_acquiring(CachedBlock& block, std::size_t entry, const Lo
     return;
   }
   if (plan.step == Step::kYield) {
-    fail_users(lock, Error{Errc::kAgain, "lock", name.block.value});
+    yield(lock, name);
+    round.waiting = true;
     return ask(lock, name, 0, LockMode::kNone, now);
   }
   round.records |= records_to_read(block, plan.doubt, now);

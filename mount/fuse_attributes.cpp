@@ -127,6 +127,7 @@ AttributeChange from_fuse(const fuse_setattr_in& in) {
   if (in.valid & FATTR_UID) change.uid = in.uid;
   if (in.valid & FATTR_GID) change.gid = in.gid;
   if (in.valid & FATTR_SIZE) change.size = in.size;
+  change.refuse_when_pressed = change.size.has_value();
   if (in.valid & FATTR_ATIME_NOW) {
     change.atime_now = true;
   } else if (in.valid & FATTR_ATIME) {

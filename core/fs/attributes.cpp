@@ -55,6 +55,7 @@ Task<Result<Attributes>> setattr(FsContext& fs, InodeNo number, AttributeChange 
   auto known = co_await check_number(fs, number);
   if (!known) co_return fail(known.error());
   LockSet locks = fs.lock_set();
+  if (change.refuse_when_pressed) locks.refuse_when_pressed();
   locks.want_write(number);
   for (;;) {
     auto taken = co_await locks.take();

@@ -56,6 +56,9 @@ struct AttributeChange {
   bool atime_now = false;
   bool mtime_now = false;
   bool kill_suid_sgid = false;  // with size or owner changed by a caller without CAP_FSETID
+  // With the size: the kernel writes back no page of the file until the answer, so rather kAgain than wait for another
+  // node whose kernel waits, too (see LockService::press()).
+  bool refuse_when_pressed = false;
 };
 
 struct NewInode {
@@ -132,7 +135,7 @@ class FileSystem {
   Task<Result<>> wait_for_lease();
 
   // The kernel does not let go of the inode's pages before a setattr() of its size that waits is done: see
-  // LockService::press(). Refused operations fail with kAgain.
+  // LockService::press(). Operations that ask for it, and write_within(), may be refused then, with kAgain.
   void press(InodeNo inode);
   void unpress(InodeNo inode);
 

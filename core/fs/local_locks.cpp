@@ -171,7 +171,7 @@ void LocalLockService::set_client(LockClient* client) {
   impl_->set_client(client);
 }
 
-Task<Result<LockHold>> LocalLockService::acquire(LockName name, LockMode /*mode*/, LocalUse use) {
+Task<Result<LockHold>> LocalLockService::acquire(LockName name, LockMode /*mode*/, LocalUse use, Pressed /*pressed*/) {
   const auto taken = co_await impl_->take(name, use);
   if (!taken) co_return fail(taken.error());
   co_return LockHold(this, name, LockMode::kExclusive, use, impl_->generation(name));

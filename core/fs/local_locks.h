@@ -27,7 +27,8 @@ class LocalLockService final : public LockService {
 
   NodeId self() const override;
   void set_client(LockClient* client) override;
-  Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use) override;
+  Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use,
+                                 Pressed pressed = Pressed::kWaits) override;
   std::optional<LockHold> try_acquire(LockName name, LockMode mode, LocalUse use) override;
   // Writes a lock block with all entries free, and flushes.
   Task<Result<>> adopt_chunk(BlockNo lock_block) override;

@@ -54,6 +54,9 @@ enum class LockMode : std::uint8_t { kNone, kShared, kDeferred, kExclusive };
 // read), an kExclusive one alone. Under LockMode::kExclusive both make sense.
 enum class LocalUse : std::uint8_t { kShared, kExclusive };
 
+// What becomes of a user in the queue when this node has to let another go first, see LockService::press().
+enum class Pressed : std::uint8_t { kWaits, kIsRefused };
+
 class LockService;
 
 class LockHold {
@@ -119,8 +122,10 @@ class LockService {
   virtual void set_client(LockClient* client) = 0;
 
   // Takes the lock in `mode` or a stronger one, waiting as long as it takes. Errors: kFenced, kStopping, and those of
-  // the device (after which the lock is not held by this caller). Waits while the self-lease has lapsed.
-  virtual Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use) = 0;
+  // the device (after which the lock is not held by this caller); kAgain with Pressed::kIsRefused only. Waits while the
+  // self-lease has lapsed.
+  virtual Task<Result<LockHold>> acquire(LockName name, LockMode mode, LocalUse use,
+                                         Pressed pressed = Pressed::kWaits) = 0;
   // Exactly where acquire() would return at once: it is held already in a sufficient mode, nobody who came before waits
   // to use it here, and it is not being settled for another node.
   virtual std::optional<LockHold> try_acquire(LockName name, LockMode mode, LocalUse use) = 0;
@@ -140,8 +145,8 @@ class LockService {
   virtual Task<Result<>> closed(LockName name) = 0;
 
   // From press() to unpress(), while the client's invalidate() of a lock held S waits for a user who waits to have it
-  // EX: this node goes before others that wait for it. Where two nodes do so at once, the users of the one with the
-  // higher slot are refused with kAgain. Calls may be nested.
+  // EX: this node goes before others that wait for it. Where two nodes do so at once, the one with the higher slot
+  // refuses those of its users with kAgain who have asked for that. Calls may be nested.
   virtual void press(LockName name) = 0;
   virtual void unpress(LockName name) = 0;
 

@@ -56,7 +56,7 @@ Task<void> LockSet::back_off() {
 Task<Result<>> LockSet::take_rest() {
   for (Item& item : items_) {
     if (item.hold) continue;
-    auto hold = co_await locks_.acquire(item.name, item.mode, item.use);
+    auto hold = co_await locks_.acquire(item.name, item.mode, item.use, pressed_);
     if (!hold) {
       release();
       co_return fail(hold.error());

@@ -30,6 +30,10 @@ class LockSet {
   void want_read(InodeNo inode) { want(lock_of(inode), LockMode::kShared, LocalUse::kShared); }
   void want_write(InodeNo inode) { want(lock_of(inode), LockMode::kExclusive, LocalUse::kExclusive); }
 
+  // From now on fails with kAgain rather than keep waiting a kernel that this node's giving up of a lock waits for; see
+  // LockService::press().
+  void refuse_when_pressed() { pressed_ = Pressed::kIsRefused; }
+
   // Takes everything wanted, letting go first of what is held.
   Task<Result<>> take();
   // Takes what is wanted and not held, and keeps what is held, which must order before it.
@@ -64,6 +68,7 @@ class LockSet {
   Executor& executor_;
   Random& random_;
   int starts_over_ = 0;
+  Pressed pressed_ = Pressed::kWaits;
   boost::container::static_vector<Item, kMost> items_;  // by name
 };
 

@@ -191,6 +191,7 @@ Task<Result<std::uint64_t>> write_file(FsContext& fs, WriteRequest request) {
     if (*in_place) co_return request.offset;
   }
   LockSet locks = fs.lock_set();
+  if (request.within) locks.refuse_when_pressed();
   locks.want_write(request.inode);
   for (;;) {
     locks.drop();

@@ -521,7 +521,7 @@ TEST_F(LockManagerTest, ALockThatCannotBeComparedAfterAResetIsServedToNobody) {
 
 // Waits to have the lock EX; `blocker` holds up the node's giving up of its S until it has had it, or was refused.
 Task<void> upgrade_before_giving_up(TestNode& node, Event& blocker, char mark, std::string& order) {
-  Result<LockHold> hold = co_await node.locks.acquire(kName, kEx, LocalUse::kExclusive);
+  Result<LockHold> hold = co_await node.locks.acquire(kName, kEx, LocalUse::kExclusive, Pressed::kIsRefused);
   if (!hold) EXPECT_EQ(hold.error(), Errc::kAgain);
   order += hold ? mark : '-';
   blocker.set();
@@ -567,18 +567,22 @@ TEST_F(LockManagerTest, OfTwoWhoCannotGiveUpTheHigherSlotIsRefused) {
   b.client.blocker = &b_blocker;
   c.tasks.spawn(operate(c, kName, kEx, 0s, false));
   loop_->run_for(1s);
+  b.tasks.spawn(operate(b, kName, kEx, 0s, false));  // keeps no kernel waiting, and so is not refused
   std::string order;
   a.locks.press(kName);
   b.locks.press(kName);
   a.tasks.spawn(upgrade_before_giving_up(a, a_blocker, 'a', order));
   b.tasks.spawn(upgrade_before_giving_up(b, b_blocker, 'b', order));
-  run(b, b.tasks.join());
+  loop_->run_for(1s);
+  ASSERT_TRUE(b_blocker.is_set());
   b.locks.unpress(kName);
   run(a, a.tasks.join());
   a.locks.unpress(kName);
+  run(b, b.tasks.join());
   run(c, c.tasks.join());
   EXPECT_EQ(order, "-a");
-  EXPECT_EQ(operations_, 1u);
+  EXPECT_EQ(operations_, 2u);
+  EXPECT_EQ(failed_, 0u);
   a.client.blocker = b.client.blocker = nullptr;
 }
 
