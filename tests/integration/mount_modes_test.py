@@ -3,7 +3,7 @@
 write-protected copy, locally; what other users and special files may do; how it is unmounted.
 
 Usage: mount_modes_test.py [unittest options]. Needs root and /dev/fuse. It runs in a mount namespace of its own, in which
-/sbin/mount.cawfs and /sbin/umount.fuse.cawfs lead to the programs under test.
+/sbin/mount.cawfs and /sbin/umount.fuse.cawfs lead to the programs under test, and in which fusectl is mounted.
 """
 import ctypes
 import errno
@@ -20,6 +20,7 @@ import unittest
 import cluster
 
 HELPERS = ("mount.cawfs", "umount.fuse.cawfs")
+FUSECTL = "/sys/fs/fuse/connections"
 CLONE_NEWNS = 0x00020000
 
 
@@ -28,6 +29,8 @@ def setUpModule():
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare: this test needs root")
     cluster.run("mount", "--make-rprivate", "/")
+    if not os.path.ismount(FUSECTL):
+        cluster.run("mount", "-t", "fusectl", "fusectl", FUSECTL)
     with tempfile.TemporaryDirectory() as directory:
         cluster.run("mount", "-t", "tmpfs", "cawfs-test", directory)
         layers = [pathlib.Path(directory) / name for name in ("upper", "work")]
@@ -308,7 +311,7 @@ class KilledDaemonTest(Modes):
         readers = [self.worker(self.READ, where(node.path("f"))) for _ in range(4)]
         writer = self.worker(self.WRITE, other.path("f"))
         # First of all where the test fails, which else leaves processes that nothing can kill.
-        self.addCleanup(pathlib.Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text, "1")
+        self.addCleanup(pathlib.Path(f"{FUSECTL}/{minor}/abort").write_text, "1")
         self.stop_while_pages_are_dropped(node.process)
         writer.kill()
         for number in signals:
@@ -334,7 +337,7 @@ class KilledDaemonTest(Modes):
         inside = ["nsenter", "-m", "-t", str(space.pid)]
         own = os.readlink("/proc/self/ns/mnt")
         cluster.wait_for(lambda: os.readlink(f"/proc/{space.pid}/ns/mnt") != own, "the namespace")
-        cluster.run(*inside, "umount", "/sys/fs/fuse/connections")
+        cluster.run(*inside, "umount", FUSECTL)
         self.cluster.lun.on_host = lambda number: inside if number == 1 else []
         node = self.cluster.node(1).start()
         where = lambda path: f"/proc/{space.pid}/root{path}"  # noqa: E731
