@@ -338,9 +338,4 @@ std::optional<LockEntry> plan_disown(const LockEntry& entry, NodeId self, bool o
   return after;
 }
 
-LockEntry without_vacant_openers(LockEntry entry, const SlotLives& lives) {
-  entry.openers &= ~lives.vacant();
-  return entry;
-}
-
 }  // namespace cawfs

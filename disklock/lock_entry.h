@@ -144,9 +144,6 @@ ReleasePlan plan_release(const LockEntry& entry, const ReleaseRequest& request);
 // entry does not name it. `waiting` and `open` as in ReleaseRequest.
 std::optional<LockEntry> plan_disown(const LockEntry& entry, NodeId self, bool open, std::span<const Waiting> waiting);
 
-// The slots in openers other than `self`'s whose nodes have ended are taken out.
-LockEntry without_vacant_openers(LockEntry entry, const SlotLives& lives);
-
 // Does the entry say that `self` holds it so, since its grant with that generation? A sharer's bit alone does not:
 // after others have had it EX it is that of another grant, and what was cached under the one before is out of date.
 bool holds(const LockEntry& entry, NodeId self, LockMode held, Generation generation);

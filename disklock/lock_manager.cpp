@@ -213,41 +213,6 @@ bool LockManager::yielding(LockName name) const {
   return lock != nullptr && lock->give_up != GiveUp::kNo;
 }
 
-std::uint64_t LockManager::openers(LockName name) const {
-  const CachedLock* lock = find(name);
-  return lock == nullptr ? 0 : lock->openers;
-}
-
-// Nobody can set a bit while it is held EX here. So a slot that has no node now had none that set its bit later.
-Task<Result<>> LockManager::check_openers(LockName name) {
-  for (std::uint64_t left = openers(name); left != 0; left &= left - 1) {
-    const SlotNo slot{static_cast<std::uint16_t>(std::countr_zero(left))};
-    ++counts_.record_reads;
-    Result<bool> vacant = co_await membership_.is_vacant(slot);
-    if (!vacant) co_return fail(vacant.error());
-    const auto at = blocks_.find(name.block);
-    if (at == blocks_.end()) co_return fail(end_error());
-    if (*vacant) at->second->locks[name.entry].openers &= ~slot_bit(slot);
-  }
-  co_return Result<>{};
-}
-
-Task<Result<>> LockManager::closed(LockName name) {
-  const CachedLock* lock = find(name);
-  if (lock == nullptr) co_return Result<>{};
-  // A CAW under way may just be setting the bit.
-  CachedBlock& block = block_of(name.block);
-  if (!lock->opener_on_disk && !block.working) co_return Result<>{};
-  block.locks[name.entry].check_opener = true;
-  start_work(block);
-  while (true) {
-    if (ended()) co_return fail(end_error());
-    lock = find(name);
-    if (lock == nullptr || !lock->check_opener) co_return Result<>{};
-    co_await block_of(name.block).worked.wait();
-  }
-}
-
 void LockManager::press(LockName name) {
   CachedBlock& block = block_of(name.block);
   ++block.locks[name.entry].pressed;

@@ -48,6 +48,7 @@ struct LockTuning {
   // Two entries of an inode chunk missed, or one soon after another chunk: S of all that their owner has is asked for.
   Duration ahead_again = std::chrono::milliseconds(100);
   Duration ahead_for = std::chrono::milliseconds(200);  // and not waited for longer
+  Duration openers_answer = std::chrono::seconds(1);    // verify_openers(): for the others to look
   Duration gather = std::chrono::milliseconds(2);       // a give-up that is ready waits so long for others of its block
 };
 
@@ -80,6 +81,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   bool yielding(LockName name) const override;
   std::uint64_t openers(LockName name) const override;
   Task<Result<>> check_openers(LockName name) override;
+  Task<Result<>> verify_openers(std::vector<LockName> names) override;
   Task<Result<>> closed(LockName name) override;
   void press(LockName name) override;
   void unpress(LockName name) override;
@@ -108,6 +110,7 @@ class LockManager final : public LockService, private MailSink, private Membersh
   static bool may_be_passed(const CachedLock& lock, const LockUser& user);
   LockHold use(LockName name, CachedLock& lock, LockMode mode, LocalUse use);
   void admit(CachedBlock& block, std::size_t entry);
+  Task<Result<>> read_openers(LockName name);
   void fail_users(CachedLock& lock, const Error& error);
   // Another node goes first: refuses the users who do not wait for that.
   void yield(CachedLock& lock, LockName name);

@@ -115,6 +115,27 @@ Task<Result<>> evict_inode(FsContext& fs, InodeNo number) {
   }
 }
 
+namespace {
+
+// Tries each of the orphans, and again those that only a node which has ended seemed to have open.
+Task<Result<>> evict_all(FsContext& fs, std::vector<InodeNo> orphans) {
+  for (bool again = false;; again = true) {
+    std::vector<LockName> open_elsewhere;
+    for (const InodeNo number : orphans) {
+      auto evicted = co_await evict_inode(fs, number);
+      if (evicted && fs.locks.openers(lock_of(number)) != 0) open_elsewhere.push_back(lock_of(number));
+      if (evicted || evicted.error().code == Errc::kStale) continue;
+      fs.messages.warning("orphan {}: {}", number.value, describe(evicted.error().code));
+      if (error_class(evicted.error().code) != ErrorClass::kCorrupt) co_return evicted;
+    }
+    if (again || open_elsewhere.empty() || fs.stopping.requested()) co_return Result<>{};
+    auto verified = co_await fs.locks.verify_openers(std::move(open_elsewhere));
+    if (!verified) co_return verified;
+  }
+}
+
+}  // namespace
+
 Task<Result<>> sweep_orphans(FsContext& fs, SlotNo slot) {
   const InodeNo list = OrphanList::inode_of(fs.geometry, slot);
   if (list.value == 0) co_return Result<>{};
@@ -135,12 +156,8 @@ Task<Result<>> sweep_orphans(FsContext& fs, SlotNo slot) {
     }
     if (some.empty()) co_return Result<>{};
     after = some.back();
-    for (const InodeNo number : some) {
-      auto evicted = co_await evict_inode(fs, number);
-      if (evicted || evicted.error().code == Errc::kStale) continue;
-      fs.messages.warning("orphan {}: {}", number.value, describe(evicted.error().code));
-      if (error_class(evicted.error().code) != ErrorClass::kCorrupt) co_return evicted;
-    }
+    auto evicted = co_await evict_all(fs, std::move(some));
+    if (!evicted) co_return evicted;
   }
   co_return Result<>{};
 }

@@ -199,6 +199,10 @@ Task<Result<>> LocalLockService::check_openers(LockName /*name*/) {
   co_return Result<>{};
 }
 
+Task<Result<>> LocalLockService::verify_openers(std::vector<LockName> /*names*/) {
+  co_return Result<>{};
+}
+
 Task<Result<>> LocalLockService::closed(LockName /*name*/) {
   co_return Result<>();
 }

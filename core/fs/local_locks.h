@@ -35,6 +35,7 @@ class LocalLockService final : public LockService {
   bool yielding(LockName name) const override;
   std::uint64_t openers(LockName name) const override;
   Task<Result<>> check_openers(LockName name) override;
+  Task<Result<>> verify_openers(std::vector<LockName> names) override;
   Task<Result<>> closed(LockName name) override;
   void press(LockName /*name*/) override {}
   void unpress(LockName /*name*/) override {}

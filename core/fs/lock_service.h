@@ -16,6 +16,7 @@
 #include <functional>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "core/base/error.h"
 #include "core/base/types.h"
@@ -141,6 +142,9 @@ class LockService {
   virtual std::uint64_t openers(LockName name) const = 0;
   // Takes out of openers() the slots whose nodes have ended since the lock was had EX; the caller holds it so.
   virtual Task<Result<>> check_openers(LockName name) = 0;
+  // Asks the nodes that stand in openers() of these locks, last held EX here, whether they have the inodes open, and
+  // waits for a while; who has not takes its bit back, which openers() then tells. To be called without a hold of them.
+  virtual Task<Result<>> verify_openers(std::vector<LockName> names) = 0;
   // Clears this node's own bit in openers after its last close, if it is set; takes no lock.
   virtual Task<Result<>> closed(LockName name) = 0;
 

@@ -334,6 +334,25 @@ TEST_F(LockManagerTest, OpenersAreRecordedAsTheLockGoesAndClearedAtTheLastClose)
   EXPECT_EQ(b.locks.counts().writes, writes);
 }
 
+// Of two bits of a's slot one is left from the node that had it before, for all that a knows.
+TEST_F(LockManagerTest, WhoIsAskedTakesBackABitThatIsNotItsOwn) {
+  TestNode& a = add_node(0);
+  TestNode& b = add_node(1);
+  const LockName other{kName.block, static_cast<std::uint8_t>(kName.entry + 1)};
+  for (const LockName name : {kName, other}) {
+    take(a, name, kS).release();
+    a.client.open[name] = 1;
+    take(b, name, kEx).release();
+  }
+  a.client.open.erase(kName);
+  EXPECT_TRUE(run(b, b.locks.verify_openers({kName, other})).has_value());
+  EXPECT_EQ(b.locks.openers(kName), 0u);
+  EXPECT_EQ(b.locks.openers(other), 1u);
+  EXPECT_EQ(on_disk(kName).openers, 0u);
+  EXPECT_EQ(on_disk(other).openers, 1u);
+  EXPECT_EQ(b.locks.held(kName), kEx) << "nothing was handed over";
+}
+
 TEST_F(LockManagerTest, OpenersOfTheDeadAreClearedByTheNextGrant) {
   TestNode& a = add_node(0);
   TestNode& b = add_node(1);
