@@ -19,6 +19,12 @@ bool is_owner(const LockEntry& entry, NodeId node, Generation generation) {
   return entry.mode == LockMode::kExclusive && entry.owner == node && entry.generation == generation;
 }
 
+// What was to become S has done so by a COMPARE AND WRITE that ended with an error: no other node can put the entry so.
+bool was_weakened(const LockEntry& entry, NodeId node, const CachedLock& lock) {
+  const bool weakening = lock.give_up == GiveUp::kReady && lock.keep == LockMode::kShared;
+  return weakening && holds(entry, node, LockMode::kShared, lock.generation);
+}
+
 bool is_waiter(const LockEntry& entry, NodeId node) {
   return entry.mode != LockMode::kExclusive && entry.waiter != LockMode::kNone && entry.owner == node;
 }
@@ -111,6 +117,9 @@ void LockManager::plan_acquiring(CachedBlock& block, std::size_t entry, const Lo
 void LockManager::plan_releasing(CachedBlock& block, std::size_t entry, const LockEntry& now, Round& round) {
   CachedLock& lock = block.locks[entry];
   const LockName name{block.block, static_cast<std::uint8_t>(entry)};
+  if (was_weakened(now, self(), lock)) return let_go(block, entry, LockMode::kShared, false);
+  if (!holds(now, self(), lock.held, lock.generation)) return lost(name);
+
   const Time time = executor_.now();
   const bool more_to_come = std::ranges::any_of(block.locks, [](const CachedLock& other) {
     return other.give_up == GiveUp::kAsked || other.give_up == GiveUp::kClosing;
@@ -300,7 +309,7 @@ void LockManager::check_held(CachedBlock& block) {
     const CachedLock& lock = block.locks[entry];
     if (lock.held == LockMode::kNone) continue;
     const Result<LockEntry> now = decode(block.image.as<format::LockBlock>().entries[entry]);
-    const bool stands = now && holds(*now, self(), lock.held, lock.generation);
+    const bool stands = now && (holds(*now, self(), lock.held, lock.generation) || was_weakened(*now, self(), lock));
     if (!stands) return lost({block.block, static_cast<std::uint8_t>(entry)});
   }
 }

@@ -226,7 +226,9 @@ Task<void> LockManager::wait_for_change(CachedBlock& block, bool waiting, std::o
 }
 
 // The block cannot be read or written: whoever wants something of it is told. What was being given up counts as given
-// up. What is held, but could not be compared with the disk since a reset, is served to nobody until it has been.
+// up, if it was to go: the client has forgotten what it covered. What was to become S is still cached as under S, so it
+// is neither given up nor used, but written again until it is known what the entry says. What is held, but could not be
+// compared with the disk since a reset, is served to nobody until it has been.
 void LockManager::block_failed(CachedBlock& block, const Error& error) {
   if (!ended() && !block.failing) {
     log_.error("lock block {}: {}", block.block.value, describe(error.code));
@@ -237,8 +239,10 @@ void LockManager::block_failed(CachedBlock& block, const Error& error) {
     CachedLock& lock = block.locks[entry];
     if (lock.give_up == GiveUp::kReady) {
       fail_users(lock, error);
-      let_go(block, entry, LockMode::kNone, true);
-      lock.handover = false;
+      if (lock.keep == LockMode::kNone) {
+        let_go(block, entry, LockMode::kNone, true);
+        lock.handover = false;
+      }
     } else if (lock.needs_acquire() || block.resets_checked != resets_) {
       fail_users(lock, error);
       lock.ahead = false;

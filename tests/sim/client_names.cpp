@@ -122,8 +122,8 @@ Task<void> Client::look_inside(ObjectKey file, bool may_be_gone) {
   auto call = history_.invoke(run_);
   auto opened = co_await fs_.open(file.inode);
   if (!opened) {
-    refused(call, opened.error());
-    if (!may_be_gone && !failed_) workload_.complain(fmt::format("run {}: an open file has gone", run_));
+    const bool gone = refused(call, opened.error());
+    if (!may_be_gone && gone) workload_.complain(fmt::format("run {}: an open file has gone", run_));
     co_return;
   }
   begin("read open file");

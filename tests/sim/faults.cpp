@@ -26,9 +26,9 @@ Duration between(Random& random, Duration least, Duration most) {
 
 }  // namespace
 
-FaultRates Simulation::choose_faults(Random& random, bool faults) {
+FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& options) {
   FaultRates rates;
-  if (!faults) return rates;
+  if (!options.faults) return rates;
   const auto perhaps = [&random] { return random.one_in(2); };
   rates.crashes = perhaps();
   rates.pauses = perhaps();
@@ -39,6 +39,7 @@ FaultRates Simulation::choose_faults(Random& random, bool faults) {
   rates.lost_caws = perhaps() ? 40 : 0;
   rates.lost_others = random.one_in(3) ? 400 : 0;
   rates.stalls = random.one_in(4) ? 2000 : 0;
+  rates.medium_caws = options.seed % 4 == 2 ? 300 : 0;
   return rates;
 }
 
@@ -201,6 +202,11 @@ SimulatedFate Simulation::fate_of(const SimulatedRequest& request) {
     return runs ? SimulatedFate::kRun : SimulatedFate::kNeverReturn;
   }
   const bool caw = request.kind == Kind::kCaw;
+  const bool lock_of_group = caw && request.offset >= geometry_.first_group.offset_bytes();
+  if (lock_of_group && rates_.medium_caws != 0 && medium_random_.one_in(rates_.medium_caws)) {
+    ++counts_["fault: CAW ended with a medium error"];
+    return SimulatedFate::kMediumError;
+  }
   const std::uint64_t rate = caw ? rates_.lost_caws : rates_.lost_others;
   if (rate == 0 || request.kind == Kind::kReset) return SimulatedFate::kRun;
   const std::uint64_t choice = random_.below(rate);

@@ -30,10 +30,12 @@ Simulation::Life::Life(Simulation& sim, Run number, const std::string& name, std
 Simulation::Simulation(SimulationOptions options)
     : options_(options),
       random_(options.seed),
-      rates_(choose_faults(random_, options.faults)),
+      medium_random_(~options.seed),
+      rates_(choose_faults(random_, options)),
       lun_(loop_.clock(), random_, lun_options(random_, rates_)),
       director_(loop_.add_executor()),
       director_tasks_(director_) {
+  workload_.medium_errors = rates_.medium_caws != 0;
   format();
   watch_ = std::make_unique<LunWatch>(loop_, lun_, geometry_);
   watch_->judge_fences(rates_.stalls == 0);
@@ -94,7 +96,7 @@ Task<void> Simulation::live(Life& life) {
     } else {
       co_await work(life);
     }
-  } else if (started.error() == Errc::kFenced || started.error() == Errc::kNameInUse) {
+  } else if (started.error() == Errc::kFenced || started.error() == Errc::kNameInUse || may_be(started.error())) {
     ++counts_["mount failed"];
   } else if (!start_error_) {
     start_error_ = fmt::format("{} cannot mount: {}", life.node.name(), text_of(started.error()));
@@ -102,7 +104,7 @@ Task<void> Simulation::live(Life& life) {
   life.up = false;
   const bool out = life.node.withdrawn();
   auto stopped = co_await life.node.stop();
-  if (started && !stopped && !out && !life.node.withdrawn()) {
+  if (started && !stopped && !out && !life.node.withdrawn() && !may_be(stopped.error())) {
     workload_.complain(fmt::format("{} cannot unmount: {}", life.node.name(), text_of(stopped.error())));
   }
   if (started) ++counts_[out ? "node withdrew" : "node unmounted"];

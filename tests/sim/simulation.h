@@ -44,6 +44,7 @@ struct FaultRates {
   // One command in so many (0: none) is lost, and in another the reply.
   std::uint64_t lost_caws = 0;
   std::uint64_t lost_others = 0;
+  std::uint64_t medium_caws = 0;  // of lock blocks in groups: one in so many is not executed, a medium error
   std::uint32_t stalls = 0;
 };
 
@@ -78,7 +79,7 @@ class Simulation {
     std::size_t host = 0;
   };
 
-  static FaultRates choose_faults(Random& random, bool faults);
+  static FaultRates choose_faults(Random& random, const SimulationOptions& options);
   static SimulatedLunOptions lun_options(Random& random, const FaultRates& rates);
   static std::vector<std::unique_ptr<Life>>& graveyard();
   void format();
@@ -89,6 +90,8 @@ class Simulation {
   Task<void> work(Life& life);
   Task<void> last_words(Life& life);
   void bury(Host& host);
+  // What injected medium errors explain.
+  bool may_be(const Error& error) const { return error == Errc::kMedium && workload_.medium_errors; }
 
   // faults.cpp
   Task<void> direct();
@@ -114,6 +117,8 @@ class Simulation {
 
   SimulationOptions options_;
   SeededRandom random_;
+  SeededRandom
+      medium_random_;  // a stream of its own: seeds without these faults do what they did before there were any
   FaultRates rates_;
   VirtualLoop loop_;
   SimulatedLun lun_;

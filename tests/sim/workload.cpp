@@ -74,6 +74,10 @@ bool Client::refused(History::Call& call, const Error& error) {
       ++workload_.counts["operation failed: node out"];
       return false;
     default:
+      if (error == Errc::kMedium && workload_.medium_errors) {
+        ++workload_.counts["operation failed: medium error"];
+        return false;  // what became of the call is unknown
+      }
       failed_ = true;
       workload_.complain(fmt::format("run {}: {} failed: {} ({}, {})", run_, doing_, cawfs::describe(error.code),
                                      error.where, error.address));

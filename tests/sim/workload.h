@@ -38,6 +38,7 @@ struct Workload {
   bool stopping = false;
   Counts counts;
   std::optional<std::string> trouble;
+  bool medium_errors = false;  // are injected
 
   void complain(std::string what) {
     if (!trouble) trouble = std::move(what);

@@ -494,6 +494,46 @@ TEST_F(LockManagerTest, AReleaseThatRanIsNotUndoneByALaterGrant) {
   lun_->set_hook({});
 }
 
+// What the client keeps under S of a lock that was to become shared, it keeps only while nobody else can have it EX:
+// whether or not the COMPARE AND WRITE that ends with an error has run, the lock does not go.
+TEST_F(LockManagerTest, ALockThatWasToBecomeSharedIsNotGivenUpWhenItsCawFails) {
+  for (const bool it_ran : {false, true}) {
+    end();
+    make(1);
+    TestNode& a = add_node(0);
+    TestNode& b = add_node(1);
+    TestNode& c = add_node(2);
+    run(a, operate(a, kName, kEx, 0s, false));
+    int failures = 0;
+    bool ran = false;
+    lun_->set_hook([&](const SimulatedRequest& request) {
+      if (!request.node.starts_with("node0") || request.offset != kName.block.offset_bytes()) {
+        return SimulatedFate::kRun;
+      }
+      if (request.kind == SimulatedRequest::Kind::kCaw && it_ran && !std::exchange(ran, true)) {
+        return SimulatedFate::kLoseReply;
+      }
+      return ++failures <= 3 ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+    });
+    b.tasks.spawn(operate(b, kName, kS, 0s, false));
+    loop_->run_until([&] { return failures > 0; });
+    loop_->run_for(100ms);
+    EXPECT_EQ(a.locks.held(kName), kEx);
+    EXPECT_FALSE(a.locks.try_acquire(kName, kS, LocalUse::kShared).has_value());
+    run(b, b.tasks.join());
+    loop_->run_until([&] { return failures > 3; });
+    loop_->run_for(100ms);
+    EXPECT_EQ(a.locks.held(kName), kS);
+    EXPECT_EQ(on_disk(kName).sharers, 3u);
+    // Others change it, and what is read under it is theirs.
+    run(c, operate(c, kName, kEx, 0s, false));
+    run(a, operate(a, kName, kEx, 0s, false));
+    EXPECT_EQ(truth_.locks[kName].value, 3u);
+    EXPECT_FALSE(a.membership.withdrawn());
+    lun_->set_hook({});
+  }
+}
+
 TEST_F(LockManagerTest, ABrokenLockBlockIsAnErrorToThoseWhoWantIt) {
   TestNode& a = add_node(0);
   IoBuffer noise(options_.logical_block);
