@@ -77,7 +77,7 @@ Task<void> Client::read_cells(CellFile file, std::uint64_t first, std::uint64_t 
   count = std::min(count, file.cells - first);
   std::vector<std::byte> bytes(count * file.cell_bytes);
   auto call = history_.invoke(run_);
-  auto read = co_await fs_.read(file.key.inode, first * file.cell_bytes, bytes, false);
+  auto read = co_await answer(fs_.read(file.key.inode, first * file.cell_bytes, bytes, false));
   if (!read) {
     refused(call, read.error());
     co_return;
@@ -106,7 +106,7 @@ Task<void> Client::truncate(CellFile file) {
   }
   AttributeChange change;
   change.size = left * file.cell_bytes;
-  auto done = co_await fs_.setattr(file.key.inode, change);
+  auto done = co_await answer(fs_.setattr(file.key.inode, change));
   if (!done) {
     refused(call, done.error());
     co_return;
@@ -159,7 +159,7 @@ Task<void> Client::read_log(ObjectKey log) {
   begin("read log");
   std::vector<std::byte> bytes(kLogBytes);
   auto call = history_.invoke(run_);
-  auto read = co_await fs_.read(log.inode, 0, bytes, false);
+  auto read = co_await answer(fs_.read(log.inode, 0, bytes, false));
   if (!read) {
     refused(call, read.error());
     co_return;

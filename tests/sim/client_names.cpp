@@ -27,13 +27,13 @@ Task<std::optional<Client::Place>> Client::enter() {
   const ObjectKey fixed = workload_.directories[random_.below(workload_.directories.size())];
   if (!random_.one_in(4)) co_return Place{fixed};
   begin("enter directory");
-  auto found = co_await fs_.lookup(fixed.inode, some_name());
+  auto found = co_await answer(fs_.lookup(fixed.inode, some_name()));
   if (!found) co_return Place{fixed};
   std::optional<Place> place;
   if (is_directory(*found)) {
     auto opened = co_await fs_.open(found->inode);
     if (opened) {
-      auto attributes = co_await fs_.getattr(found->inode);
+      auto attributes = co_await answer(fs_.getattr(found->inode));
       if (attributes && is_directory(*attributes)) place = Place{{found->inode, attributes->generation}, true};
       if (!place) co_await fs_.close(found->inode);
     }
@@ -52,7 +52,7 @@ Task<void> Client::create(Place place) {
   const RegisterKey key{place.key, some_name()};
   auto call = history_.invoke(run_);
   history_.will_write(call, key, kNotKnownYet);
-  auto made = co_await fs_.create(place.key.inode, key.name, NewInode{.mode = S_IFREG | 0644}, true);
+  auto made = co_await answer(fs_.create(place.key.inode, key.name, NewInode{.mode = S_IFREG | 0644}, true));
   if (!made) {
     const bool exists = made.error() == Errc::kExists;
     if (!refused(call, made.error())) co_return;
@@ -84,7 +84,7 @@ Task<void> Client::make_directory(Place place) {
   const RegisterKey key{place.key, some_name()};
   auto call = history_.invoke(run_);
   history_.will_write(call, key, kNotKnownYet);
-  auto made = co_await fs_.mkdir(place.key.inode, key.name, NewInode{.mode = S_IFDIR | 0755});
+  auto made = co_await answer(fs_.mkdir(place.key.inode, key.name, NewInode{.mode = S_IFDIR | 0755}));
   if (!made) {
     const bool exists = made.error() == Errc::kExists;
     if (!refused(call, made.error())) co_return;
@@ -102,7 +102,7 @@ Task<void> Client::look_up(Place place, std::string name) {
   begin("lookup");
   const RegisterKey key{place.key, name};
   auto call = history_.invoke(run_);
-  auto found = co_await fs_.lookup(place.key.inode, name);
+  auto found = co_await answer(fs_.lookup(place.key.inode, name));
   if (!found) {
     const bool absent = found.error() == Errc::kNotFound;
     if (!refused(call, found.error()) || !absent) co_return;
@@ -127,11 +127,11 @@ Task<void> Client::look_inside(ObjectKey file, bool may_be_gone) {
     co_return;
   }
   begin("read open file");
-  auto attributes = co_await fs_.getattr(file.inode);
+  auto attributes = co_await answer(fs_.getattr(file.inode));
   if (attributes && attributes->generation == file.generation) {
     std::vector<Value> data(kContentWords);
     auto reading = history_.invoke(run_);
-    auto read = co_await fs_.read(file.inode, 0, std::as_writable_bytes(std::span(data)), false);
+    auto read = co_await answer(fs_.read(file.inode, 0, std::as_writable_bytes(std::span(data)), false));
     if (read) {
       const std::set<Value> tags(data.begin(), data.end());
       const RegisterKey key{file, kContent};
@@ -210,13 +210,13 @@ Task<void> Client::rename(Place place) {
 // do nothing.
 Task<void> Client::link(Place place) {
   begin("link");
-  auto found = co_await fs_.lookup(place.key.inode, some_name());
+  auto found = co_await answer(fs_.lookup(place.key.inode, some_name()));
   if (!found) co_return;
   if (!is_directory(*found)) {
     const RegisterKey key{workload_.links, fmt::format("{}", ++workload_.last_name)};
     auto call = history_.invoke(run_);
     history_.will_write(call, key, found->inode.value);
-    auto made = co_await fs_.link(found->inode, workload_.links.inode, key.name);
+    auto made = co_await answer(fs_.link(found->inode, workload_.links.inode, key.name));
     if (!made) {
       if (!refused(call, made.error())) co_return;
     } else {
@@ -245,7 +245,7 @@ Task<void> Client::list(Place place) {
   std::uint64_t cookie = 0;
   auto call = history_.invoke(run_);
   while (true) {
-    auto entries = co_await fs_.readdir(place.key.inode, cookie, kListAtOnce);
+    auto entries = co_await answer(fs_.readdir(place.key.inode, cookie, kListAtOnce));
     if (!entries) {
       refused(call, entries.error());
       co_return;
@@ -271,7 +271,7 @@ Task<void> Client::use_unlinked(Place place) {
   begin("open-unlinked file");
   const std::string name = fmt::format("temporary-{}", ++workload_.last_name);
   auto call = history_.invoke(run_);
-  auto made = co_await fs_.create(place.key.inode, name, NewInode{.mode = S_IFREG | 0600}, true);
+  auto made = co_await answer(fs_.create(place.key.inode, name, NewInode{.mode = S_IFREG | 0600}, true));
   if (!made) {
     refused(call, made.error());
     co_return;

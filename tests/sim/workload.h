@@ -78,6 +78,16 @@ class Client {
   Task<void> use_file(std::uint64_t choice);
   Task<void> use_name(std::uint64_t choice);
   void begin(const char* doing);
+  // What an operation found is shown to nobody before it is known that the lease stood: as the mount answers the
+  // kernel.
+  template <class T>
+  Task<Result<T>> answer(Task<Result<T>> operation) {
+    Result<T> result = co_await std::move(operation);
+    if (executor_.now() < fs_.lease_end()) co_return result;
+    Result<> returned = co_await fs_.wait_for_lease();
+    if (!returned) co_return fail(returned.error());
+    co_return result;
+  }
   // The call has failed: how it ended, and whether the client goes on.
   bool refused(History::Call& call, const Error& error);
 
