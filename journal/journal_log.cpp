@@ -100,7 +100,8 @@ void JournalLog::fail_with(Error error) {
 }
 
 Task<Result<TxHandle>> JournalLog::begin(std::uint32_t credits) {
-  CAWFS_ASSERT(credits > 0 && credits <= max_credits());
+  CAWFS_ASSERT(credits > 0);
+  if (credits > max_credits()) co_return fail(Errc::kNoSpace, "journal: one transaction", credits);
   const auto turn = co_await begins_.lock();
   while (true) {
     if (failed_) co_return fail(*failed_);

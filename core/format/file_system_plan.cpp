@@ -19,7 +19,6 @@ constexpr std::uint32_t kSmallSlots = 4;
 constexpr std::uint32_t kDefaultSlots = 8;
 constexpr std::uint64_t kManyGroups = 4096;
 constexpr std::uint64_t kJournalShare = 16;  // of the device, for all slots
-constexpr std::uint64_t kSmallestDefaultJournal = (1 << 20) / kBlockSize;
 constexpr std::uint64_t kLargestDefaultJournal = (64 << 20) / kBlockSize;
 constexpr std::uint64_t kSmallestExtent = 64;  // of a journal
 constexpr std::uint64_t kLeastFreeBlocks = 1024;
@@ -180,7 +179,7 @@ Result<FileSystemPlan> plan_file_system(std::uint64_t size_bytes, std::uint32_t 
   plan.journal_blocks =
       options.journal_blocks != 0
           ? options.journal_blocks
-          : static_cast<std::uint32_t>(std::clamp(share, kSmallestDefaultJournal, kLargestDefaultJournal));
+          : static_cast<std::uint32_t>(std::clamp<std::uint64_t>(share, kMinJournalBlocks, kLargestDefaultJournal));
   if (areas->group_count == 1 && areas->blocks_in_group(GroupNo{0}) < kMinGroupBlocks) {
     return fail(Errc::kNoSpace, "device too small");
   }

@@ -24,7 +24,9 @@
 namespace cawfs::format {
 
 inline constexpr std::uint32_t kJournalHeaderCopies = 2;
-inline constexpr std::uint32_t kMinJournalBlocks = 64;        // with the header copies
+// With the header copies. A transaction takes a quarter of the ring: with 62 blocks the largest that cannot be done in
+// parts, a rename over a file or between two directories, has room for directories of six levels of nodes.
+inline constexpr std::uint32_t kMinJournalBlocks = 256;
 inline constexpr std::uint32_t kMaxJournalBlocks = 1u << 16;  // 256 MiB: replay holds it in memory
 inline constexpr std::uint32_t kMaxRecordBlocks = 1024;
 

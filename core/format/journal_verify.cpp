@@ -84,7 +84,7 @@ Result<std::vector<BlockRange>> journal_extents(const SlotRecord& record, const 
 std::uint32_t ring_blocks(std::span<const BlockRange> extents) {
   std::uint64_t total = 0;
   for (const BlockRange& extent : extents) total += extent.count;
-  CAWFS_ASSERT(total >= kMinJournalBlocks && total <= kMaxJournalBlocks);
+  CAWFS_ASSERT(total > kJournalHeaderCopies && total <= kMaxJournalBlocks);
   return static_cast<std::uint32_t>(total) - kJournalHeaderCopies;
 }
 

@@ -88,9 +88,15 @@ Task<Result<std::vector<MappedRun>>> FileMap::map(std::uint64_t first, std::uint
 
 Task<Result<bool>> FileMap::any_from(std::uint64_t first) {
   if (empty_) co_return false;
+  auto mapped = co_await end();
+  if (!mapped) co_return fail(mapped.error());
+  co_return *mapped > first;
+}
+
+Task<Result<std::uint64_t>> FileMap::end() {
   auto record = co_await tree_.at_or_before(UINT64_MAX - 1);
   if (!record) co_return fail(record.error());
-  co_return *record&& run_of(**record).first + run_of(**record).count > first;
+  co_return *record ? run_of(**record).first + run_of(**record).count : 0;
 }
 
 Task<Result<>> FileMap::add(std::uint64_t first, BlockRange blocks) {
@@ -126,9 +132,12 @@ Task<Result<>> FileMap::add(std::uint64_t first, BlockRange blocks) {
   co_return done;
 }
 
-Task<Result<std::vector<BlockRange>>> FileMap::cut(std::uint64_t from, std::size_t limit) {
+Task<Result<std::vector<BlockRange>>> FileMap::cut(std::uint64_t from, std::size_t limit, std::uint64_t most) {
   std::vector<BlockRange> freed;
   if (empty_) co_return freed;
+  auto mapped = co_await end();
+  if (!mapped) co_return fail(mapped.error());
+  from = std::max(from, *mapped - std::min(*mapped, most));
   auto erased = co_await tree_.erase_last(from, limit);
   if (!erased) co_return fail(erased.error());
   for (const TreeEntry& record : *erased) freed.push_back({run_of(record).start, run_of(record).count});

@@ -40,15 +40,18 @@ class FileMap {
 
   // Plans: the blocks, not mapped so far or unwritten, are at `start` now. Joins the extent before where it can.
   Task<Result<>> add(std::uint64_t first, BlockRange blocks);
-  // Plans: cuts off what is mapped at `from` and after it, from the end, at most `limit` extents of it; returns what is
-  // freed.
-  Task<Result<std::vector<BlockRange>>> cut(std::uint64_t from, std::size_t limit);
+  // Plans: cuts off what is mapped at `from` and after it, from the end, at most `limit` extents of it and nothing
+  // before the last `most` blocks of the file; returns what is freed.
+  Task<Result<std::vector<BlockRange>>> cut(std::uint64_t from, std::size_t limit, std::uint64_t most = UINT64_MAX);
 
   const TreeNeeds& needs() { return tree_.needs(); }
   bool has_changes() const { return tree_.has_changes(); }
   void apply(TxHandle& tx, const LockHold& hold, MetadataBlocks& blocks) { tree_.apply(tx, hold, blocks); }
 
  private:
+  // Behind the last block that is mapped.
+  Task<Result<std::uint64_t>> end();
+
   bool empty_;  // the content is inline
   BTree tree_;
 };

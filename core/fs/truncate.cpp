@@ -74,12 +74,14 @@ void change_size(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t
 Task<Result<CutStep>> cut_step(FsContext& fs, Inode inode, const LockHold& hold, std::uint64_t from,
                                std::optional<std::uint64_t> size) {
   const std::uint32_t most = fs.log.max_credits();
-  std::size_t limit = std::clamp<std::uint32_t>(most / 8, 1, kMostExtentsAtOnce);
-  for (;; limit = std::max<std::size_t>(1, limit / 2)) {
+  std::size_t extents = std::clamp<std::uint32_t>(most / 8, 1, kMostExtentsAtOnce);
+  std::uint64_t file_blocks = UINT64_MAX;
+  for (;;) {
     FileMap map(fs.buffers, inode);
-    auto freed = co_await map.cut(from, limit);
+    auto freed = co_await map.cut(from, extents, file_blocks);
     if (!freed) co_return fail(freed.error());
-    const bool more = freed->size() == limit;
+    auto more = co_await map.any_from(from);
+    if (!more) co_return fail(more.error());
     if (freed->empty() && !size && !(inode.flags() & format::kInodeCutting)) co_return CutStep{};
     SpaceRequest request{.goal = {}, .metadata = map.needs().new_blocks, .frees = *freed};
     add_frees(request.frees, map.needs());
@@ -87,7 +89,15 @@ Task<Result<CutStep>> cut_step(FsContext& fs, Inode inode, const LockHold& hold,
     if (!space && space.error().code == Errc::kAgain) co_return CutStep{true, std::move(request)};
     if (!space) co_return fail(space.error());
     const std::uint32_t credits = 1 + map.needs().credits + space->credits();
-    if (credits > most && limit > 1) continue;
+    if (credits > most && extents > 1) {
+      extents /= 2;
+      continue;
+    }
+    // One extent, in more bitmaps than a transaction takes.
+    if (credits > most && freed->size() == 1 && freed->front().count > 1) {
+      file_blocks = freed->front().count / 2;
+      continue;
+    }
 
     const std::uint64_t nodes_freed = map.needs().freed.size();
     const std::uint64_t nodes_added = map.needs().new_blocks;
@@ -102,13 +112,13 @@ Task<Result<CutStep>> cut_step(FsContext& fs, Inode inode, const LockHold& hold,
     }
     format::Inode& raw = inode.raw();
     raw.blocks = raw.blocks.value() + nodes_added - blocks;
-    raw.flags = more ? inode.flags() | format::kInodeCutting : inode.flags() & ~format::kInodeCutting;
+    raw.flags = *more ? inode.flags() | format::kInodeCutting : inode.flags() & ~format::kInodeCutting;
     if (size) {
       change_size(fs, inode, hold, *size);
     } else {
       touch(fs, inode, false);
     }
-    co_return CutStep{more, std::nullopt};
+    co_return CutStep{*more, std::nullopt};
   }
 }
 

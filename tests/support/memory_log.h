@@ -26,10 +26,11 @@ class MemoryLog final : public TransactionLog {
   Task<Result<TxHandle>> begin(std::uint32_t credits) override {
     EXPECT_LE(credits, max_credits());
     ++open_;
+    ++begun;
     credits_left_ += credits;
     co_return TxHandle(this, running_, credits);
   }
-  std::uint32_t max_credits() const override { return 512; }
+  std::uint32_t max_credits() const override { return most_credits; }
 
   Task<Result<>> commit(TxId id) override {
     if (id >= running_) commit_running();
@@ -67,6 +68,8 @@ class MemoryLog final : public TransactionLog {
     co_return done;
   }
 
+  std::uint32_t most_credits = 512;
+  std::uint64_t begun = 0;  // handles
   int open_handles() const { return open_; }
   std::uint64_t commits() const { return running_.value - 1; }
   // Blocks revoked by transactions so far, in order.

@@ -211,7 +211,7 @@ TEST(MakeFileSystemTest, RefusesOptionsThatCannotBe) {
   slots.slots = 65;
   EXPECT_EQ(lun.make(slots).error().code, Errc::kInvalid);
   MakeOptions journal;
-  journal.journal_blocks = 8;
+  journal.journal_blocks = format::kMinJournalBlocks - 1;
   EXPECT_EQ(lun.make(journal).error().code, Errc::kInvalid);
   MakeOptions dead;
   dead.dead_time_ms = 10;

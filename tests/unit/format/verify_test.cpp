@@ -203,7 +203,7 @@ const std::vector<Fault>& faults() {
       {"superblock", "many slots", change<Superblock>([](Superblock& s) { s.slots = 65; })},
       {"superblock", "fewer slots than lists", change<Superblock>([](Superblock& s) { s.slots = s.slots.value() - 1; })},
       {"superblock", "dead_time", change<Superblock>([](Superblock& s) { s.dead_time_ms = 1; })},
-      {"superblock", "journal_blocks", change<Superblock>([](Superblock& s) { s.journal_blocks = 1; })},
+      {"superblock", "journal_blocks", change<Superblock>([](Superblock& s) { s.journal_blocks = kMinJournalBlocks - 1; })},
       {"superblock", "group_count", change<Superblock>([](Superblock& s) { s.group_count = s.group_count.value() + 1; })},
       {"superblock", "group_count 0", change<Superblock>([](Superblock& s) { s.group_count = 0; })},
       {"superblock", "group_blocks 0", change<Superblock>([](Superblock& s) { s.group_blocks = 0; })},

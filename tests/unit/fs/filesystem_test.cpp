@@ -278,6 +278,31 @@ TEST_F(FileSystemTest, LengthsThatCannotBe) {
   EXPECT_EQ(read(file, INT64_MAX - 10, 100), std::string(10, '\0'));
 }
 
+// As of a file of terabytes with a small journal.
+TEST(FileSystemLargeGroups, AnExtentInMoreBitmapsThanATransactionTakesIsFreedInParts) {
+  MountedFileSystem mounted({.size_bytes = 400 << 20, .slots = 1, .group_blocks = 97'536});
+  FileSystem& fs = mounted.fs();
+  auto file = mounted.run(fs.create(fs.root(), "file", {0644, 1, 2, 0}, true));
+  ASSERT_TRUE(file.has_value());
+  const std::vector<std::byte> piece(4 << 20);
+  for (std::uint64_t at = 0; at < 260 << 20; at += piece.size()) {
+    auto wrote = mounted.run(fs.write(file->inode, at, piece, false, false, false));
+    ASSERT_TRUE(wrote.has_value());
+  }
+  ASSERT_TRUE(mounted.run(fs.sync(file->inode, false)).has_value());
+  MemoryLog& log = *mounted.small.log;
+  log.most_credits = 5;  // two bitmaps, and no third
+  const std::uint64_t before = log.begun;
+  AttributeChange change;
+  change.size = 0;
+  EXPECT_TRUE(mounted.run(fs.setattr(file->inode, change)).has_value());
+  EXPECT_GT(log.begun, before + 1);
+  log.most_credits = 512;
+  auto now = mounted.run(fs.getattr(file->inode));
+  EXPECT_TRUE(now && now->size == 0 && now->blocks_512 == 0);
+  fs.forget(file->inode, 1);
+}
+
 TEST(FileSystemReadOnly, RefusesChanges) {
   SmallOptions small;
   MountedFileSystem mounted(small, {.read_only = true});

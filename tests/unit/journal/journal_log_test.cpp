@@ -225,6 +225,14 @@ TEST_F(JournalLogTest, LargeTransactionsWrapAndSpanExtents) {
   }
 }
 
+TEST_F(JournalLogTest, ATransactionLargerThanTheJournalTakesIsAnError) {
+  start();
+  const auto handle = run(node->log.begin(node->log.max_credits() + 1));
+  ASSERT_FALSE(handle);
+  EXPECT_EQ(handle.error(), Errc::kNoSpace);
+  EXPECT_TRUE(run(node->log.begin(1)));
+}
+
 TEST_F(JournalLogTest, BeginWaitsForRoomAndNeverDeadlocks) {
   start({.commit_interval = 1h, .on_failure = {}});
   const auto worker = [](JournalLogTest& test, std::uint64_t seed) -> Task<void> {

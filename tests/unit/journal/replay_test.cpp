@@ -271,15 +271,15 @@ TEST_F(ReplayTest, ExtentsAreChecked) {
   const auto ok = [&](std::vector<BlockRange> extents) {
     return format::check_journal_extents(extents, g).has_value();
   };
-  EXPECT_TRUE(ok(kExtents));
+  EXPECT_TRUE(ok({{BlockNo{100}, 160}, {BlockNo{400}, 2}, {BlockNo{500}, 94}}));
   EXPECT_FALSE(ok({}));
-  EXPECT_FALSE(ok({{BlockNo{100}, 10}}));                     // too small
-  EXPECT_FALSE(ok({{BlockNo{100}, 1}, {BlockNo{200}, 99}}));  // no room for the header copies
-  EXPECT_FALSE(ok({{BlockNo{10}, 100}}));                     // outside the groups
-  EXPECT_FALSE(ok({{BlockNo{4090}, 100}}));
-  EXPECT_FALSE(ok({{BlockNo{~std::uint64_t{0}}, 100}}));
-  EXPECT_FALSE(ok({{BlockNo{100}, 100}, {BlockNo{150}, 10}}));  // overlap
-  EXPECT_FALSE(ok({{BlockNo{100}, 0}, {BlockNo{150}, 100}}));
+  EXPECT_FALSE(ok({{BlockNo{100}, format::kMinJournalBlocks - 1}}));
+  EXPECT_FALSE(ok({{BlockNo{100}, 1}, {BlockNo{200}, 299}}));  // no room for the header copies
+  EXPECT_FALSE(ok({{BlockNo{10}, 300}}));                      // outside the groups
+  EXPECT_FALSE(ok({{BlockNo{4090}, 300}}));
+  EXPECT_FALSE(ok({{BlockNo{~std::uint64_t{0}}, 300}}));
+  EXPECT_FALSE(ok({{BlockNo{100}, 300}, {BlockNo{150}, 10}}));  // overlap
+  EXPECT_FALSE(ok({{BlockNo{100}, 0}, {BlockNo{150}, 300}}));
 }
 
 TEST(JournalRing, EveryBlockStandsWhereTheExtentsSay) {
