@@ -18,6 +18,7 @@ constexpr const char* kFooter = R"(Options of -o:
   ro,norecovery      reads a write-protected copy as it stands: joins nothing, replays nothing
   local              this host alone, without cluster locks; refused while another node is active
   noaptpl            goes on with a target that forgets registrations when it loses power
+  discard            tells a thin device which blocks have become free, as they do (default: nodiscard)
   initiator=NAME     iSCSI initiator name (default: the host's); one for each mount of a host
   poll=MS            slowest polling of the mailboxes, 1 to 1000 (default: 20)
   sync, noatime, relatime, nosuid, nodev, noexec, _netdev, nofail, x-..., defaults: as for any file system

@@ -62,6 +62,10 @@ bool set_switch(std::string_view name, MountOptions& options) {
   if (name == "local") return options.local = true;
   if (name == "noaptpl") return options.no_aptpl = true;
   if (name == "_netdev") return options.network = true;
+  if (name == "discard" || name == "nodiscard") {
+    options.discard = name == "discard";
+    return true;
+  }
   const auto* flag = std::ranges::find(kFlagWords, name, &FlagWord::word);
   if (flag == kFlagWords.end()) return std::ranges::count(kIgnoredWords, name) > 0;
   options.mount_flags = (options.mount_flags & ~flag->clear) | flag->set;

@@ -23,6 +23,7 @@ struct MountOptions {
   bool local = false;        // one node, no cluster
   bool no_aptpl = false;     // go on where the target does not keep registrations through a power loss
   bool network = false;      // _netdev
+  bool discard = false;      // tells the device of freed blocks
   std::string initiator;     // iSCSI initiator name; empty: the host's
   Duration poll_slowest = std::chrono::milliseconds(20);  // of mailboxes, when nothing moves
 };

@@ -244,15 +244,20 @@ Task<Outcome<>> MountSession::start_file_system() {
   }
   LockService& locks = local_locks_ ? static_cast<LockService&>(*local_locks_) : cluster_->locks();
   TransactionLog& log = journal_ ? static_cast<TransactionLog&>(*journal_) : read_only_log_;
-  fs_ = std::make_unique<FileSystem>(FileSystemParts{.executor = executor_,
-                                                     .device = device(),
-                                                     .geometry = geometry_,
-                                                     .locks = locks,
-                                                     .buffers = *buffers_,
-                                                     .log = log,
-                                                     .random = *random_,
-                                                     .messages = log_},
-                                     FileSystemOptions{.read_only = options_.read_only});
+  const bool can_discard = device().facts().unmap_granularity > 0;
+  if (options_.discard && !can_discard) {
+    log_.warning("{}: the device takes no discards (UNMAP); -o discard has no effect", options_.source);
+  }
+  fs_ = std::make_unique<FileSystem>(
+      FileSystemParts{.executor = executor_,
+                      .device = device(),
+                      .geometry = geometry_,
+                      .locks = locks,
+                      .buffers = *buffers_,
+                      .log = log,
+                      .random = *random_,
+                      .messages = log_},
+      FileSystemOptions{.read_only = options_.read_only, .discard = options_.discard && can_discard});
   fs_started_ = true;
   auto started = co_await fs_->start();
   if (!started) co_return cannot("cannot start the file system", started.error());

@@ -9,7 +9,8 @@
 
 namespace cawfs {
 
-Allocator::Impl::Impl(Executor& x, BlockDevice& d, const Geometry& g, LockService& l, BufferCache& b, TransactionLog& t)
+Allocator::Impl::Impl(Executor& x, BlockDevice& d, const Geometry& g, LockService& l, BufferCache& b, TransactionLog& t,
+                      bool discard)
     : executor(x),
       device(d),
       geometry(g),
@@ -20,7 +21,10 @@ Allocator::Impl::Impl(Executor& x, BlockDevice& d, const Geometry& g, LockServic
       loading_(x),
       idle_(x),
       left_(x),
-      totals_mutex_(x) {}
+      totals_mutex_(x),
+      discard_(discard),
+      discarded_(x),
+      discards_(x) {}
 
 Group* Allocator::Impl::find(GroupNo number) const {
   const auto found = groups.find(number);
@@ -157,7 +161,12 @@ Result<Reservation> Allocator::Impl::reserve(const SpaceRequest& request) {
 void Allocator::Impl::committed(const std::vector<std::pair<std::uint64_t, BlockRange>>& freed) {
   for (const auto& [tenure, blocks] : freed) {
     Group* group = find(geometry.group_of(blocks.start));
-    if (group != nullptr && group->tenure() == tenure) group->freed(blocks);
+    if (group == nullptr || group->tenure() != tenure) continue;
+    if (discard_) {
+      discard_later(*group, blocks);
+    } else {
+      group->freed(blocks);
+    }
   }
 }
 
@@ -174,8 +183,8 @@ void Allocator::Impl::abandon() {
 }
 
 Allocator::Allocator(Executor& executor, BlockDevice& device, const Geometry& geometry, LockService& locks,
-                     BufferCache& buffers, TransactionLog& log)
-    : impl_(std::make_unique<Impl>(executor, device, geometry, locks, buffers, log)) {}
+                     BufferCache& buffers, TransactionLog& log, bool discard)
+    : impl_(std::make_unique<Impl>(executor, device, geometry, locks, buffers, log, discard)) {}
 Allocator::~Allocator() = default;
 
 Result<Reservation> Allocator::try_reserve(const SpaceRequest& request) {
@@ -226,6 +235,10 @@ std::uint64_t Allocator::promises_resting_on(GroupNo group) const {
 
 Task<Result<>> Allocator::settle(GroupNo group) {
   return impl_->settle(group);
+}
+
+Task<void> Allocator::discards_ended() {
+  return impl_->discards_ended();
 }
 
 void Allocator::abandon() {

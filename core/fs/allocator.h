@@ -11,8 +11,9 @@
 // So nothing waits for a group's lock while it holds another. The data of an operation is written to its reserved
 // blocks *before* its transaction; the blocks become used when taken within it, and return when the Reservation goes.
 //
-// Freed blocks are clear in the bitmap at once but not handed out before their transaction has committed. New metadata
-// blocks come from a small pool whose blocks have been written physically (design §4 rule 11).
+// Freed blocks are clear in the bitmap at once but not handed out before their transaction has committed, nor, with
+// `discard`, before the device has been told that their contents do not matter any more. New metadata blocks come from
+// a small pool whose blocks have been written physically (design §4 rule 11).
 //
 // Delayed allocation: try_promise() promises space in the groups held, without naming blocks; a reservation with
 // SpaceRequest::promised turns it into blocks. A group may only go when the others cover all promises:
@@ -107,8 +108,9 @@ struct SpaceTotals {
 
 class Allocator {
  public:
+  // `device` settles what it unmaps (GuardedDevice): nothing of it happens later than its answer.
   Allocator(Executor& executor, BlockDevice& device, const Geometry& geometry, LockService& locks, BufferCache& buffers,
-            TransactionLog& log);
+            TransactionLog& log, bool discard = false);
   ~Allocator();
   Allocator(const Allocator&) = delete;
 
@@ -141,8 +143,10 @@ class Allocator {
   // Commits and writes in place what was changed under the group's lock, then forgets the group and its buffers. No
   // promise rests on it and no reservation uses it.
   Task<Result<>> settle(GroupNo group);
-  // Forgets everything about all groups and promises, as on withdrawal: no reservation is left. Nothing is written, and
-  // there is nothing to be had any more.
+  // What committed transactions freed has been discarded. Before the end.
+  Task<void> discards_ended();
+  // Forgets everything about all groups and promises, as on withdrawal: no reservation or discard is left. Nothing is
+  // written, and there is nothing to be had any more.
   void abandon();
 
   // Free space and inodes by the groups' headers, read without locks: as of a moment ago, for statfs. A group that

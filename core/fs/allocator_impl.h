@@ -10,6 +10,7 @@
 #include "core/fs/allocator.h"
 #include "core/fs/group.h"
 #include "core/runtime/sync.h"
+#include "core/runtime/task_group.h"
 
 namespace cawfs {
 
@@ -72,7 +73,7 @@ struct Reservation::State {
 class Allocator::Impl {
  public:
   Impl(Executor& executor, BlockDevice& device, const Geometry& geometry, LockService& locks, BufferCache& buffers,
-       TransactionLog& log);
+       TransactionLog& log, bool discard);
 
   Result<Reservation> try_reserve(const SpaceRequest& request);
   // Without judging what is to be freed, which the caller may have read a while ago.
@@ -94,6 +95,7 @@ class Allocator::Impl {
   void abandon();
   // The transaction that freed them has committed.
   void committed(const std::vector<std::pair<std::uint64_t, BlockRange>>& freed);
+  Task<void> discards_ended();
 
   Executor& executor;
   BlockDevice& device;
@@ -130,10 +132,20 @@ class Allocator::Impl {
   bool release_pools(const SpaceRequest& request);
   Task<Result<>> load_bitmap(Group& group, std::uint32_t bitmap);
   Task<Result<>> fill_pool(Group& group);
+  Task<void> unused(GroupNo number);
   std::set<GroupNo> groups_of_frees(const SpaceRequest& request) const;
   Task<Result<>> decide_no_space(const SpaceRequest& request);
   bool contended(const std::vector<GroupUse>& held);
   bool may_fit(const std::vector<GroupUse>& held, const SpaceRequest& request) const;
+
+  // discard.cpp
+  struct Discard {
+    GroupUse use;
+    BlockRange blocks;
+  };
+  void discard_later(Group& group, BlockRange blocks);
+  Task<void> discard_all();
+  Task<void> discard_some(const std::vector<BlockRange>& ranges, std::size_t& next);
 
   struct Seen {
     std::uint32_t free_blocks = 0;
@@ -151,6 +163,11 @@ class Allocator::Impl {
   Condition left_;  // a group that was leaving has gone
   Mutex totals_mutex_;
   std::optional<Time> totals_at_;
+
+  const bool discard_;
+  std::vector<Discard> to_discard_;
+  Condition discarded_;  // some have become free
+  TaskGroup discards_;
 };
 
 }  // namespace cawfs

@@ -231,6 +231,7 @@ Task<Result<>> Allocator::Impl::decide_no_space(const SpaceRequest& request) {
     if (uncommitted == 0) co_return fail(Errc::kNoSpace, "space");
     const auto done = co_await log.commit(log.last());
     if (!done) co_return done;
+    if (discards_.running() > 0) co_await discarded_.wait();
   }
 }
 
@@ -248,20 +249,23 @@ bool Allocator::Impl::may_fit(const std::vector<GroupUse>& held, const SpaceRequ
   return blocks >= spoken_for + least_data(request) + request.metadata;
 }
 
-Task<Result<>> Allocator::Impl::settle(GroupNo number) {
-  Group* group = find(number);
-  if (group != nullptr) group->leaving = true;
-  // Users without a hold: those that turn promises into blocks.
-  while (group != nullptr && group->users > 0) {
+Task<void> Allocator::Impl::unused(GroupNo number) {
+  for (const Group* group = find(number); group != nullptr && group->users > 0; group = find(number)) {
     co_await idle_.wait();
-    group = find(number);
   }
+}
+
+Task<Result<>> Allocator::Impl::settle(GroupNo number) {
+  if (Group* group = find(number)) group->leaving = true;
+  // Users without a hold: those that turn promises into blocks, and discards.
+  co_await unused(number);
   // None comes while it is written back, or it would have the group taken from under it.
-  if (group != nullptr) group->closed = true;
+  if (Group* group = find(number)) group->closed = true;
   const LockName lock = lock_of(geometry, number);
   const auto done = co_await log.write_back(lock);
   if (!done) co_return done;
-  if (group != nullptr) saw(number, group->header());
+  co_await unused(number);  // by discards of what that has committed
+  if (const Group* group = find(number)) saw(number, group->header());
   groups.erase(number);
   buffers.forget(lock);
   left_.notify_all();

@@ -67,6 +67,7 @@ Task<Result<>> FileSystem::Impl::stop() {
   auto in_place = co_await fs.log.write_back_all();
   if (written) written = in_place;
   fs.stop_io.request();
+  co_await fs.space.discards_ended();
   fs.space.abandon();
   co_return written;
 }

@@ -98,6 +98,7 @@ struct FileSystemOptions {
   bool read_only = false;
   std::uint64_t metadata_cache_bytes = 64 << 20;
   std::uint64_t dirty_data_bytes = 64 << 20;  // writers wait beyond it
+  bool discard = false;                       // tell the device of freed blocks (UNMAP)
 };
 
 // What the file system is built on; all outlive it.

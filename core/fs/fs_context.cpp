@@ -16,7 +16,7 @@ FsContext::FsContext(FileSystemParts parts, FileSystemOptions given)
       stopping(parts.executor),
       stop_io(parts.executor),
       io(parts.executor, parts.device, stop_io),
-      space(parts.executor, parts.device, parts.geometry, parts.locks, parts.buffers, parts.log),
+      space(parts.executor, parts.device, parts.geometry, parts.locks, parts.buffers, parts.log, given.discard),
       numbers(parts.executor, parts.device, parts.geometry, parts.locks, parts.buffers, parts.log, space),
       dirty_less(parts.executor),
       dirty_more(parts.executor),

@@ -122,6 +122,22 @@ class NodesTest(Modes):
             self.assert_fails(errno.EROFS, call)
         self.leave_and_check()
 
+    def test_discard(self):
+        def fsync(path):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        node = self.cluster.node(1, "discard").mount()
+        file = pathlib.Path(node.path("file"))
+        before = self.image.stat().st_blocks
+        file.write_bytes(os.urandom(16 << 20))
+        fsync(file)
+        self.assertGreater(self.image.stat().st_blocks, before + (15 << 11))
+        file.unlink()
+        fsync(node.path())
+        cluster.wait_for(lambda: self.image.stat().st_blocks < before + (1 << 11), "the file's space in the image")
+        self.leave_and_check()
+
     def test_no_recovery_of_a_dead_node(self):
         node = self.cluster.node(1).mount()
         content = os.urandom(300_000)

@@ -58,7 +58,7 @@ class SimMount {
     if (!opened) co_return opened;
     fs_ = std::make_unique<FileSystem>(
         FileSystemParts{executor_, *device_, geometry_, *locks_, *buffers_, *log_, random_, messages_},
-        FileSystemOptions{.read_only = false, .metadata_cache_bytes = 1 << 20, .dirty_data_bytes = 1 << 20});
+        FileSystemOptions{.metadata_cache_bytes = 1 << 20, .dirty_data_bytes = 1 << 20, .discard = true});
     const auto started = co_await fs_->start();
     co_return started;
   }

@@ -56,7 +56,8 @@ Task<Result<>> SimNode::start() {
   if (!done) co_return done;
   fs_ = std::make_unique<FileSystem>(
       FileSystemParts{executor_, cluster_->device(), geometry_, cluster_->locks(), *buffers_, *journal_, random_, log_},
-      FileSystemOptions{.read_only = false, .metadata_cache_bytes = kCacheBytes, .dirty_data_bytes = kCacheBytes});
+      FileSystemOptions{
+          .metadata_cache_bytes = kCacheBytes, .dirty_data_bytes = kCacheBytes, .discard = name_.back() % 2 == 0});
   fs_started_ = true;
   done = co_await fs_->start();
   co_return done;

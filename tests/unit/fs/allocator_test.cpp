@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/runtime/task_group.h"
+#include "tests/support/forwarding_device.h"
 #include "tests/support/small_file_system.h"
 
 namespace cawfs {
@@ -24,8 +25,10 @@ class AllocatorTest : public ::testing::Test, public LockClient {
     fs = std::make_unique<SmallFileSystem>(options);
     mount();
   }
-  void mount() {
-    space = std::make_unique<Allocator>(fs->executor, *fs->device, fs->geometry, *fs->locks, *fs->buffers, *fs->log);
+  void mount() { mount(*fs->device, false); }
+  void mount(BlockDevice& device, bool discard) {
+    space =
+        std::make_unique<Allocator>(fs->executor, device, fs->geometry, *fs->locks, *fs->buffers, *fs->log, discard);
     fs->locks->set_client(this);
   }
 
@@ -152,6 +155,66 @@ TEST_F(AllocatorTest, FreedBlocksComeBackOnlyAfterCommit) {
   commit();
   const auto after = allocate(64, run.start);
   EXPECT_EQ(after->front(), run);
+}
+
+class SlowToDiscard final : public ForwardingDevice {
+ public:
+  SlowToDiscard(BlockDevice& device, Executor& executor) : ForwardingDevice(device), executor_(executor) {}
+  Task<Result<>> unmap(std::uint64_t offset, std::uint64_t length) override {
+    co_await executor_.sleep(std::chrono::seconds(1));
+    discarded.push_back({BlockNo{offset / kBlockSize}, length / kBlockSize});
+    co_return fail(Errc::kMedium);  // which is the device's affair
+  }
+  std::vector<BlockRange> discarded;
+
+ private:
+  Executor& executor_;
+};
+
+// With -o discard: files that lay one after another are one request.
+TEST_F(AllocatorTest, FreedBlocksAreDiscardedAfterTheirCommitAndThenComeBack) {
+  start();
+  SlowToDiscard device(*fs->device, fs->executor);
+  mount(device, true);
+  const auto runs = allocate(64);
+  const BlockRange run = runs->front();
+  commit();
+  free({run.start + 32, 32});
+  free({run.start, 32});
+  fs->loop.run_for(std::chrono::seconds(2));
+  EXPECT_EQ(device.discarded, std::vector<BlockRange>{}) << "not committed";
+  commit();
+  fs->loop.run_for(std::chrono::milliseconds(500));
+  EXPECT_NE(allocate(64, run.start)->front().start, run.start) << "handed out before it has been discarded";
+  fs->loop.run_for(std::chrono::seconds(1));
+  EXPECT_EQ(device.discarded, std::vector<BlockRange>{run});
+  EXPECT_EQ(allocate(64, run.start)->front(), run);
+  space.reset();
+}
+
+TEST_F(AllocatorTest, AGroupGoesOnceItsDiscardsHaveEnded) {
+  for (const bool committed : {true, false}) {
+    start();
+    SlowToDiscard device(*fs->device, fs->executor);
+    mount(device, true);
+    const auto runs = allocate(64);
+    free(runs->front());
+    if (committed) commit();
+    EXPECT_TRUE(fs->run(space->settle(space->home())).has_value());
+    EXPECT_EQ(device.discarded.size(), 1u);
+    space.reset();
+  }
+}
+
+// What is free but for its discard is no lack of space.
+TEST_F(AllocatorTest, SpaceIsWaitedForWhileItIsDiscarded) {
+  start();
+  mount(*fs->device, true);
+  std::vector<BlockRange> all;
+  for (auto runs = allocate(1024); runs; runs = allocate(1024)) all.insert(all.end(), runs->begin(), runs->end());
+  free(all.front());
+  const auto again = allocate(all.front().count);
+  EXPECT_TRUE(again.has_value());
 }
 
 TEST_F(AllocatorTest, MetadataIsWrittenAheadAndRevokedWhenFreed) {

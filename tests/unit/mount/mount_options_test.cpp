@@ -46,6 +46,9 @@ TEST(MountOptionsTest, OwnWords) {
   EXPECT_EQ(options.initiator, "iqn.2026-11.org.example:a");
   EXPECT_EQ(options.poll_slowest, 5ms);
   EXPECT_TRUE(parse("ro,norecovery").no_recovery);
+  EXPECT_FALSE(parse("").discard);
+  EXPECT_TRUE(parse("discard").discard);
+  EXPECT_FALSE(parse("discard,nodiscard").discard);
 }
 
 TEST(MountOptionsTest, UnknownWordsAreRefusedByName) {
