@@ -12,7 +12,8 @@ namespace cawfs::sim {
 namespace {
 
 constexpr std::uint64_t kRecordMagic = 0xcaf5'0000'0000'0000;
-constexpr std::size_t kLogBytes = 512 << 10;  // a log grows no further
+constexpr std::size_t kLogBytes = 512 << 10;  // a log grows no further, but for what is being appended
+constexpr std::size_t kAppendedMeanwhile = 64 << 10;
 
 std::string cell_name(std::uint64_t cell) {
   return fmt::format("#{}", cell);
@@ -140,6 +141,7 @@ Task<void> Client::sync_all() {
 }
 
 Task<void> Client::append(ObjectKey log) {
+  if (workload_.log_bytes[log] > kLogBytes - kAppendedMeanwhile) co_return co_await read_log(log);
   begin("append");
   const Value tag = ++workload_.last_tag;
   const auto record = make_record(tag, 3 + random_.below(100));
@@ -150,6 +152,8 @@ Task<void> Client::append(ObjectKey log) {
     refused(call, wrote.error());
     co_return;
   }
+  std::uint64_t& bytes = workload_.log_bytes[log];
+  bytes = std::max(bytes, *wrote + record.size() * sizeof(Value));
   history_.done(call);
   history_.appended_at(call, *wrote);
   history_.used(call, log);

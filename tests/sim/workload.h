@@ -7,6 +7,7 @@
 
 #include <array>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,7 @@ struct Workload {
   History history;
   std::vector<CellFile> files;
   std::vector<ObjectKey> logs;
+  std::map<ObjectKey, std::uint64_t> log_bytes;  // as far as appends have been answered
   std::vector<ObjectKey> directories;
   ObjectKey links;
   Value last_tag = 0;
