@@ -141,7 +141,10 @@ Task<void> Client::sync_all() {
 }
 
 Task<void> Client::append(ObjectKey log) {
-  if (workload_.log_bytes[log] > kLogBytes - kAppendedMeanwhile) co_return co_await read_log(log);
+  if (workload_.log_bytes[log] > kLogBytes - kAppendedMeanwhile) {
+    co_await read_log(log);
+    co_return;
+  }
   begin("append");
   const Value tag = ++workload_.last_tag;
   const auto record = make_record(tag, 3 + random_.below(100));
