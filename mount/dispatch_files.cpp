@@ -109,7 +109,11 @@ std::uint64_t FuseDispatcher::add_file(InodeNo inode, std::uint32_t flags) {
   const std::uint64_t handle = ++last_handle_;
   const bool readable = may_read(flags);
   const bool cached = !may_write(flags) && !(flags & O_DIRECT);
-  files_.emplace(handle, OpenFile{.inode = inode, .flags = flags, .cached = cached, .readable = readable});
+  files_.emplace(handle, OpenFile{.inode = inode,
+                                  .flags = flags,
+                                  .cached = cached,
+                                  .readable = readable,
+                                  .told = operations_.write_errors(inode)});
   if (readable) cache_.opened_readable(inode);
   return handle;
 }
@@ -134,6 +138,16 @@ Result<FuseDispatcher::OpenFile> FuseDispatcher::file_of(std::uint64_t handle) c
   auto found = files_.find(handle);
   if (found == files_.end()) return fail(Errc::kInvalid, "handle of a FUSE request", handle);
   return found->second;
+}
+
+Task<Result<>> FuseDispatcher::sync_file(std::uint64_t handle, InodeNo inode, bool data_only) {
+  auto file = file_of(handle);
+  WriteErrorMark told = file ? file->told : operations_.write_errors(inode);
+  auto synced = co_await operations_.sync(inode, data_only, told);
+  // It may have been closed meanwhile.
+  const auto found = files_.find(handle);
+  if (found != files_.end()) found->second.told.count = std::max(found->second.told.count, told.count);
+  co_return synced;
 }
 
 Task<void> FuseDispatcher::release(Request request) {
@@ -196,7 +210,7 @@ Task<void> FuseDispatcher::write(Request request) {
   if (!written) co_return answer_error(request, written.error());
   if (options_.synchronous || (in->flags & (O_SYNC | O_DSYNC))) {
     const bool data_only = !options_.synchronous && (in->flags & O_SYNC) != O_SYNC;
-    auto synced = co_await operations_.sync(inode, data_only);
+    auto synced = co_await sync_file(in->fh, inode, data_only);
     if (!synced) co_return answer_error(request, synced.error());
   }
   // The kernel took the file to end elsewhere.
@@ -211,9 +225,8 @@ Task<void> FuseDispatcher::fsync(Request request) {
   if (!in) co_return answer_error(request, in.error());
   const InodeNo inode = inode_of(request);
   co_await mapped_.wait(inode);
-  auto result = co_await operations_.sync(inode, (in->fsync_flags & FUSE_FSYNC_FDATASYNC) != 0);
-  const auto mapped = mapped_.take_error(inode);
-  answer_done(request, mapped ? result : mapped);
+  auto result = co_await sync_file(in->fh, inode, (in->fsync_flags & FUSE_FSYNC_FDATASYNC) != 0);
+  answer_done(request, result);
 }
 
 }  // namespace cawfs

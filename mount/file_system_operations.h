@@ -61,7 +61,11 @@ class FileSystemOperations final : public Operations {
   Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) override {
     return fs_.write_within(inode, offset, data);
   }
-  Task<Result<>> sync(InodeNo inode, bool data_only) override { return fs_.sync(inode, data_only); }
+  Task<Result<>> sync(InodeNo inode, bool data_only, WriteErrorMark& told) override {
+    return fs_.sync(inode, data_only, told);
+  }
+  WriteErrorMark write_errors(InodeNo inode) override { return fs_.write_errors(inode); }
+  void note_lost(InodeNo inode, const Error& error) override { fs_.note_lost(inode, error); }
   Task<Result<>> sync_all() override { return fs_.sync_all(); }
   Task<Result<SpaceInfo>> space() override { return fs_.space(); }
 

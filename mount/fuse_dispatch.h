@@ -47,6 +47,7 @@ class FuseDispatcher {
     std::uint32_t flags = 0;  // as open(2)
     bool cached = false;      // its reads fill the page cache
     bool readable = false;
+    WriteErrorMark told{};
   };
   // An answer being put together.
   class Listing;
@@ -114,6 +115,7 @@ class FuseDispatcher {
   std::uint64_t add_file(InodeNo inode, std::uint32_t flags);
   fuse_open_out open_out(std::uint64_t handle) const;
   Task<void> close_file(std::uint64_t handle);
+  Task<Result<>> sync_file(std::uint64_t handle, InodeNo inode, bool data_only);
   Result<OpenFile> file_of(std::uint64_t handle) const;
   // dispatch_directories.cpp
   Task<void> opendir(Request request);

@@ -79,7 +79,7 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
     if (!written) {
       log_.error("inode {}: {} bytes written through a map are lost: {}", inode.value, run.bytes.size(),
                  describe(written.error().code));
-      lost_.insert_or_assign(inode, written.error());
+      operations_.note_lost(inode, written.error());
     }
     kept.pop_front();
     changed_.notify_all();
@@ -115,12 +115,6 @@ Task<Result<>> MappedWrites::wait_or_yield(InodeNo inode) {
     if (yields != yields_.end() && yields->second > before) co_return fail(Errc::kAgain, "map", inode.value);
   }
   co_return Result<>{};
-}
-
-Result<> MappedWrites::take_error(InodeNo inode) {
-  const auto lost = lost_.extract(inode);
-  if (lost) return fail(lost.mapped());
-  return {};
 }
 
 Task<void> MappedWrites::drain() {

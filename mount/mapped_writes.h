@@ -32,13 +32,11 @@ class MappedWrites {
   void overlay(InodeNo inode, std::uint64_t offset, std::span<std::byte> data) const;
   // Until what is kept of these bytes now has been written, or could not be: before they are written anew.
   Task<void> wait(InodeNo inode, std::uint64_t offset, std::uint64_t length);
-  // Until all that was accepted for the inode has been written, or could not be.
+  // Until all that was accepted for the inode has been written, or could not be, which its sync() tells.
   Task<void> wait(InodeNo inode);
   // The same, but kAgain when what is kept had to stand back for another node whose kernel waits, too (see
   // LockService::press()): for who keeps the kernel waiting himself.
   Task<Result<>> wait_or_yield(InodeNo inode);
-  // The error of what could not, told once.
-  Result<> take_error(InodeNo inode);
   // The same for all inodes.
   Task<void> drain();
 
@@ -56,8 +54,7 @@ class MappedWrites {
   Executor& executor_;
   Log& log_;
   Operations& operations_;
-  std::unordered_map<InodeNo, Runs> kept_;   // in the order in which they came; an inode's writer runs while it has any
-  std::unordered_map<InodeNo, Error> lost_;  // what take_error() will say
+  std::unordered_map<InodeNo, Runs> kept_;  // in the order in which they came; an inode's writer runs while it has any
   std::uint64_t last_run_ = 0;
   std::unordered_map<InodeNo, std::uint64_t> yields_;  // of what is kept: how often it stood back
   Condition changed_;

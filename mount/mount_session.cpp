@@ -300,10 +300,12 @@ Task<Outcome<>> MountSession::mount() {
 // Each part ends even where one before it could not; what could not be written is the outcome.
 Task<Outcome<>> MountSession::stop() {
   Result<> written;
+  std::uint64_t lost = 0;
   co_await drops_.join();
   if (fs_ && fs_started_) {
     auto stopped = co_await fs_->stop();
     if (!stopped) written = stopped;
+    lost = fs_->untold_losses();
   }
   if (local_locks_) local_locks_->stop();
   if (journal_) {
@@ -323,6 +325,11 @@ Task<Outcome<>> MountSession::stop() {
     co_return failure(kExitSystem, fmt::format("{}: not everything could be written back: {}; the journal has what was "
                                                "committed, and the next mount recovers it",
                                                options_.source, explain(written.error())));
+  }
+  if (lost > 0) {
+    co_return failure(kExitSystem, fmt::format("{}: what was written to {} file{} could not be stored and is lost, and "
+                                               "no program was told; the log has their inode numbers",
+                                               options_.source, lost, lost == 1 ? "" : "s"));
   }
   co_return Outcome<>{};
 }

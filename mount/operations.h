@@ -44,7 +44,9 @@ class Operations {
   virtual Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data,
                                             bool append, bool direct, bool kill_suid_sgid) = 0;
   virtual Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) = 0;
-  virtual Task<Result<>> sync(InodeNo inode, bool data_only) = 0;
+  virtual Task<Result<>> sync(InodeNo inode, bool data_only, WriteErrorMark& told) = 0;
+  virtual WriteErrorMark write_errors(InodeNo inode) = 0;
+  virtual void note_lost(InodeNo inode, const Error& error) = 0;
   virtual Task<Result<>> sync_all() = 0;
   virtual Task<Result<SpaceInfo>> space() = 0;
 };

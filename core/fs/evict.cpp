@@ -84,6 +84,7 @@ Task<Result<bool>> free_inode(FsContext& fs, LockSet& locks, Inode inode) {
   make_free(inode.raw());
   inode.state().unlinked = false;
   inode.state().generation = 0;
+  inode.state().write_errors.forget();
   co_return true;
 }
 

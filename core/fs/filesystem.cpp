@@ -16,6 +16,7 @@ class FileSystem::Impl {
 
   Task<Result<>> start();
   Task<Result<>> stop();
+  Task<Result<>> sync(InodeNo inode, bool data_only, WriteErrorMark& told);
   Task<Result<>> sync(InodeNo inode, bool data_only);
   Task<Result<>> sync_all();
   Task<Result<SpaceInfo>> space();
@@ -66,6 +67,10 @@ Task<Result<>> FileSystem::Impl::stop() {
   auto written = co_await write_back_all(fs);
   auto in_place = co_await fs.log.write_back_all();
   if (written) written = in_place;
+  for (const InodePin& state : fs.inodes.all()) {
+    if (state->write_errors.untold())
+      fs.messages.error("inode {}: no program was told of its loss", state->number.value);
+  }
   fs.stop_io.request();
   co_await fs.space.discards_ended();
   fs.space.abandon();
@@ -73,6 +78,13 @@ Task<Result<>> FileSystem::Impl::stop() {
 }
 
 Task<Result<>> FileSystem::Impl::sync(InodeNo number, bool data_only) {
+  const InodePin state = fs.inodes.get(number);
+  WriteErrorMark told = state->write_errors.mark();
+  auto synced = co_await sync(number, data_only, told);
+  co_return synced;
+}
+
+Task<Result<>> FileSystem::Impl::sync(InodeNo number, bool data_only, WriteErrorMark& told) {
   const InodePin state = fs.inodes.find(number);
   // Times alone need not be written for the data to be read back.
   const bool only_times = state && state->data.empty() && !state->size;
@@ -90,8 +102,8 @@ Task<Result<>> FileSystem::Impl::sync(InodeNo number, bool data_only) {
   }
   auto flushed = co_await fs.log.flush_data();
   if (!flushed) co_return flushed;
-  if (state && state->write_error) co_return fail(*std::exchange(state->write_error, std::nullopt));
-  co_return Result<>{};
+  if (state) flushed = state->write_errors.tell(told);
+  co_return flushed;
 }
 
 Task<Result<>> FileSystem::Impl::sync_all() {
@@ -234,6 +246,21 @@ Task<Result<>> FileSystem::write_within(InodeNo inode, std::uint64_t offset, std
 }
 Task<Result<>> FileSystem::sync(InodeNo inode, bool data_only) {
   return impl_->sync(inode, data_only);
+}
+Task<Result<>> FileSystem::sync(InodeNo inode, bool data_only, WriteErrorMark& told) {
+  return impl_->sync(inode, data_only, told);
+}
+WriteErrorMark FileSystem::write_errors(InodeNo inode) {
+  const InodePin state = impl_->fs.inodes.find(inode);
+  return state ? state->write_errors.mark() : WriteErrorMark{};
+}
+void FileSystem::note_lost(InodeNo inode, const Error& error) {
+  impl_->fs.inodes.get(inode)->write_errors.note(error);
+}
+std::uint64_t FileSystem::untold_losses() {
+  const std::vector<InodePin> all = impl_->fs.inodes.all();
+  return static_cast<std::uint64_t>(
+      std::ranges::count_if(all, [](const InodePin& state) { return state->write_errors.untold(); }));
 }
 Task<Result<>> FileSystem::sync_all() {
   return impl_->sync_all();

@@ -22,6 +22,7 @@
 #include "core/format/geometry.h"
 #include "core/fs/lock_service.h"
 #include "core/fs/transaction.h"
+#include "core/fs/write_errors.h"
 #include "core/runtime/executor.h"
 #include "core/runtime/task.h"
 
@@ -178,9 +179,16 @@ class FileSystem {
   // nor give it back what a truncate has cut off.
   Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data);
   // Everything of the inode that has been acknowledged is durable when this returns; with `data_only` all that is
-  // needed to read the data back. Reports a write-back error once to each open.
+  // needed to read the data back. Reports a write-back error once to each open, which keeps `told` (from
+  // write_errors(), right after open()); without one, if nobody has been told yet.
+  Task<Result<>> sync(InodeNo inode, bool data_only, WriteErrorMark& told);
   Task<Result<>> sync(InodeNo inode, bool data_only);
   Task<Result<>> sync_all();
+  WriteErrorMark write_errors(InodeNo inode);
+  // What a map had written could not be: as if write-back had failed.
+  void note_lost(InodeNo inode, const Error& error);
+  // Files of which acknowledged data was lost and nobody told. After stop(): nobody will be.
+  std::uint64_t untold_losses();
 
   Task<Result<SpaceInfo>> space();
   // Bytes that have been acknowledged and are not on the device yet.

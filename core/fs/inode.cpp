@@ -68,8 +68,11 @@ void touch(FsContext& fs, const Inode& inode, bool modified) {
 }
 
 void remember(const Inode& inode) {
-  ++inode.state().references;
-  inode.state().generation = inode.raw().generation.value();
+  InodeState& state = inode.state();
+  const std::uint64_t generation = inode.raw().generation.value();
+  if (state.generation != 0 && state.generation != generation) state.write_errors.forget();
+  ++state.references;
+  state.generation = generation;
 }
 
 bool number_known(FsContext& fs, InodeNo number) {

@@ -43,7 +43,7 @@ void InodeTable::mark_clean(InodeState& state) {
 
 void InodeTable::drop_if_idle(InodeState& state) {
   if (state.references > 0 || state.opens > 0 || state.dirty() || state.eviction_queued || state.access_queued ||
-      state.write_error)
+      state.write_errors.untold())
     return;
   states_.erase(state.number);
 }

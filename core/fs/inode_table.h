@@ -10,9 +10,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/base/error.h"
 #include "core/base/types.h"
 #include "core/fs/dirty_data.h"
+#include "core/fs/write_errors.h"
 #include "core/runtime/executor.h"
 
 namespace cawfs {
@@ -45,8 +45,7 @@ struct InodeState : boost::intrusive::list_base_hook<boost::intrusive::link_mode
   Time dirty_since;
   Generation tenure;  // of the lock
 
-  // What went wrong in writing back; sync() reports it and forgets it.
-  std::optional<Error> write_error;
+  WriteErrors write_errors;
 
   bool dirty() const { return !data.empty() || size || modified_ns; }
 

@@ -163,12 +163,13 @@ Task<Result<bool>> try_in_place(FsContext& fs, WriteRequest request) {
   co_return true;
 }
 
-// What a direct write left in memory goes to the device.
-Task<Result<>> write_through(FsContext& fs, InodeNo number) {
+// What a direct write left in memory goes to the device. `known`: the write-back errors from before the write.
+Task<Result<>> write_through(FsContext& fs, InodeNo number, WriteErrorMark known) {
   auto written = co_await write_back_inode(fs, number);
   if (!written) co_return written;
   const InodePin state = fs.inodes.find(number);
-  if (state && state->write_error) co_return fail(*std::exchange(state->write_error, std::nullopt));
+  if (state) written = state->write_errors.tell(known);
+  if (!written) co_return written;
   // Data that went into the inode's block.
   const BufferRef buffer = fs.buffers.find(number.block());
   if (!buffer || buffer->last_change().value == 0 ||
@@ -202,12 +203,13 @@ Task<Result<std::uint64_t>> write_file(FsContext& fs, WriteRequest request) {
     auto inode = co_await read_inode(fs, request.inode);
     if (!inode) co_return fail(inode.error());
     if (auto good = check_writable_file(*inode); !good) co_return fail(good.error());
+    const WriteErrorMark earlier{inode->state().write_errors.count()};
     auto written = co_await try_write(fs, locks, *inode, request);
     if (!written) co_return fail(written.error());
     if (!*written) continue;
     locks.drop();
     if (request.direct && !request.data.empty()) {
-      auto through = co_await write_through(fs, request.inode);
+      auto through = co_await write_through(fs, request.inode, earlier);
       if (!through) co_return fail(through.error());
     }
     co_return **written;

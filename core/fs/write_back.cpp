@@ -16,7 +16,7 @@ constexpr Duration kPauseAfterError = std::chrono::seconds(1);
 // All that is dirty of it is dropped, as it finds no place; sync() will tell.
 void lose_everything(FsContext& fs, InodeState& state, const LockHold& hold, const Error& error) {
   fs.messages.error("inode {}: written data is lost: {}", state.number.value, describe(error.code));
-  state.write_error = error;
+  state.write_errors.note(error);
   DirtyChange change(fs, state, hold.generation());
   state.data.clear();
   state.size.reset();

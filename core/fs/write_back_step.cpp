@@ -243,7 +243,7 @@ void Step::finish() {
 // The pieces cannot be written. The file is left as it is without them.
 void Step::lose(const Error& error) {
   fs_.messages.error("inode {}: written data is lost: {}", inode_.number().value, describe(error.code));
-  state().write_error = error;
+  state().write_errors.note(error);
   data_space_ = Reservation();  // what was promised is promised again
   node_space_ = Reservation();
   DirtyChange change(fs_, inode_, hold_);

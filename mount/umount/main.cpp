@@ -26,7 +26,7 @@ the file system is the last to go: then run it on that directory yourself.
 With -f or -l it does not wait.
 
 Exit codes: 0 unmounted, and everything is written back; 1 usage; 32 it could not be unmounted, or not everything
-could be written back.)";
+could be written back, or some files' data was lost earlier and no program was told.)";
 
 // A mount that lives on elsewhere is not waited for.
 constexpr int kNoticeTries = 500;

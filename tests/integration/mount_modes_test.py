@@ -436,6 +436,36 @@ class SystemTest(Modes):
         self.assertIn("killed", done.stdout)
         self.assertIsNone(mount_line(self.point))
 
+    def test_lost_data_is_reported(self):
+        """What was written finds no room under the image. Each open file is told once, and umount if none was."""
+        disk = self.directory / "disk"
+        disk.mkdir()
+        cluster.run("mount", "-t", "tmpfs", "-o", "size=80M", "cawfs-test", disk)
+        self.addCleanup(cluster.run, "umount", "-l", disk)
+        image = disk / "image"
+        cluster.run(cluster.BIN / "mkfs.cawfs", "--size", "128M", "--slots", "2", "--no-discard", image)
+        for told in (True, False):
+            cluster.run("mount", "-t", "cawfs", image, self.point)
+            (self.point / "small").write_text("small")
+            fds = [os.open(self.point / "file", os.O_CREAT | os.O_RDWR) for _ in range(2)]
+            os.fsync(fds[0])
+            space = os.statvfs(disk)
+            filler = disk / "filler"
+            with open(filler, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(space.f_bavail * space.f_frsize - (2 << 20), 1))
+            os.pwrite(fds[0], os.urandom(6 << 20), 0)
+            for fd in fds:
+                if told:
+                    self.assert_fails(errno.ENOSPC, os.fsync, fd)
+                    os.fsync(fd)
+                os.close(fd)
+            done = cluster.run("umount", self.point, check=False)
+            self.assertEqual(done.returncode, 0 if told else 32, done.stdout)
+            self.assertEqual("1 file could not be stored" in done.stdout, not told, done.stdout)
+            filler.unlink()
+            checked = cluster.run(cluster.BIN / "fsck.cawfs", "-n", image)
+            self.assertIn("clean", checked.stdout)
+
     def test_fstab(self):
         fstab = self.directory / "fstab"
         fstab.write_text(f"{self.image} {self.point} cawfs _netdev,nofail,x-systemd.requires=x,noatime 0 0\n",

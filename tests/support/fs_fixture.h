@@ -71,13 +71,16 @@ class MountedFileSystem {
     EXPECT_TRUE(started.has_value()) << describe(started.error().code);
   }
   void unmount() {
+    stop();
+    EXPECT_THAT(messages.lines, ::testing::IsEmpty());
+  }
+  void stop() {
     auto stopped = small.run(fs_->stop());
     EXPECT_TRUE(stopped.has_value()) << describe(stopped.error().code);
     fs_.reset();
     small.log.reset();
     small.locks.reset();
     small.buffers.reset();
-    EXPECT_THAT(messages.lines, ::testing::IsEmpty());
   }
 
   SmallFileSystem small;

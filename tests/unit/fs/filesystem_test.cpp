@@ -37,6 +37,18 @@ class FileSystemTest : public ::testing::Test {
     return space->free_blocks;
   }
   void pass(Duration time) { mounted.small.loop.run_for(time); }
+  static SimulatedFate no_data(const SimulatedRequest& request) {
+    const bool data = request.kind == SimulatedRequest::Kind::kWrite && request.length > 90'000;
+    return data ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+  }
+  void lose_data_of(InodeNo file) {
+    ASSERT_TRUE(write(file, 0, std::string(100'000, 'e')).has_value());
+    mounted.small.lun.set_hook(no_data);
+    pass(std::chrono::seconds(30));
+    mounted.small.lun.set_hook({});
+    EXPECT_EQ(mounted.messages.lines.size(), 1u);
+    mounted.messages.lines.clear();
+  }
   std::uint64_t device_writes() { return mounted.small.lun.executed(SimulatedRequest::Kind::kWrite); }
 
   MountedFileSystem mounted;
@@ -133,6 +145,63 @@ TEST_F(FileSystemTest, AWriteErrorIsReportedOnceBySync) {
   mounted.small.lun.set_hook({});
   EXPECT_TRUE(mounted.run(fs().sync(file, false)).has_value());
   EXPECT_EQ(mounted.messages.lines.size(), 1u);
+  mounted.messages.lines.clear();
+}
+
+TEST_F(FileSystemTest, EachOpenIsToldOnceOfAWriteError) {
+  const InodeNo file = create("file");
+  const auto open = [&] {
+    EXPECT_TRUE(mounted.run(fs().open(file)).has_value());
+    return fs().write_errors(file);
+  };
+  const auto told = [&](WriteErrorMark& mark) { return !mounted.run(fs().sync(file, false, mark)).has_value(); };
+  WriteErrorMark first = open();
+  WriteErrorMark second = open();
+  lose_data_of(file);
+  WriteErrorMark third = open();  // after it happened, before anybody has been told
+  EXPECT_TRUE(told(first));
+  WriteErrorMark late = open();
+  EXPECT_FALSE(told(late));
+  for (WriteErrorMark* mark : {&second, &third}) EXPECT_TRUE(told(*mark));
+  for (WriteErrorMark* mark : {&first, &second, &third, &late}) EXPECT_FALSE(told(*mark));
+  EXPECT_EQ(fs().untold_losses(), 0u);
+  for (int i = 0; i < 4; ++i) mounted.run(fs().close(file));
+}
+
+// Neither of the file that has the number next, nor a loss when all is unmounted.
+TEST_F(FileSystemTest, AWriteErrorGoesWithItsFile) {
+  const InodeNo file = create("file");
+  lose_data_of(file);
+  EXPECT_EQ(fs().untold_losses(), 1u);
+  ASSERT_TRUE(mounted.run(fs().unlink(root(), "file")).has_value());
+  fs().forget(file, 1);
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(fs().untold_losses(), 0u);
+  InodeNo other;
+  for (int i = 0; i < 200 && other != file; ++i) other = create("new" + std::to_string(i));
+  ASSERT_EQ(other, file);
+  EXPECT_TRUE(mounted.run(fs().sync(other, false)).has_value());
+}
+
+TEST_F(FileSystemTest, ALossThatNobodyWasToldOfIsToldAtUnmount) {
+  const InodeNo file = create("file");
+  lose_data_of(file);
+  fs().forget(file, 1);
+  EXPECT_EQ(fs().untold_losses(), 1u);
+  mounted.stop();
+  EXPECT_EQ(mounted.messages.lines,
+            std::vector{"inode " + std::to_string(file.value) + ": no program was told of its loss"});
+  mounted.messages.lines.clear();
+  mounted.mount();
+}
+
+TEST_F(FileSystemTest, ADirectWriteIsToldOfItsOwnLossOnly) {
+  const InodeNo file = create("file");
+  lose_data_of(file);
+  EXPECT_TRUE(write(file, 0, std::string(5000, 'd'), false, true).has_value());
+  mounted.small.lun.set_hook(no_data);
+  EXPECT_EQ(write(file, 0, std::string(100'000, 'd'), false, true).error().code, Errc::kMedium);
+  mounted.small.lun.set_hook({});
   mounted.messages.lines.clear();
 }
 

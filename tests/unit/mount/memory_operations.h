@@ -22,6 +22,7 @@ class MemoryOperations final : public Operations {
     InodeNo parent;
     std::string target;
     std::vector<std::byte> data;
+    WriteErrors write_errors;
   };
 
   explicit MemoryOperations(Executor& executor, Duration valid = std::chrono::seconds(60))
@@ -232,10 +233,12 @@ class MemoryOperations final : public Operations {
     for (std::size_t i = 0; i < in.size() && offset + i < data.size(); ++i) data[offset + i] = in[i];
     co_return Result<>{};
   }
-  Task<Result<>> sync(InodeNo, bool) override {
+  Task<Result<>> sync(InodeNo inode, bool, WriteErrorMark& told) override {
     ++syncs;
-    co_return Result<>{};
+    co_return node(inode).write_errors.tell(told);
   }
+  WriteErrorMark write_errors(InodeNo inode) override { return node(inode).write_errors.mark(); }
+  void note_lost(InodeNo inode, const Error& error) override { node(inode).write_errors.note(error); }
   Task<Result<>> sync_all() override { co_return Result<>{}; }
   Task<Result<SpaceInfo>> space() override {
     co_return SpaceInfo{.blocks = 1000, .free_blocks = 500, .inodes = 100, .free_inodes = 50};
