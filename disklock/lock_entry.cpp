@@ -323,17 +323,21 @@ ReleasePlan plan_release(const LockEntry& entry, const ReleaseRequest& request) 
 std::optional<LockEntry> plan_disown(const LockEntry& entry, NodeId self, bool open, std::span<const Waiting> waiting) {
   LockEntry after = entry;
   const std::uint64_t others = slots_of(waiting) & ~slot_bit(self.slot);
+  bool held = false;
   if (is_shared(after.mode) && after.waiter != LockMode::kNone && after.owner.slot == self.slot) clear_owner(after);
   if (after.mode == LockMode::kExclusive && after.owner.slot == self.slot) {
+    held = true;
     make_free(after);
     if (others != 0) {
       const Waiting& chosen = want_of(waiting, next_slot(self.slot, others));
       grant(after, chosen.node, chosen.mode, others);
     }
   } else if (is_shared(after.mode) && (after.sharers & slot_bit(self.slot))) {
+    held = true;
     leave_shared(after, self.slot, others);
   }
-  if (!open) set_opener(after, self.slot, false);
+  // Letting a lock go sets the bit; where that could not be written, this does.
+  if (held || !open) set_opener(after, self.slot, open);
   if (after == entry) return std::nullopt;
   return after;
 }

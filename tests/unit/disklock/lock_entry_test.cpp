@@ -252,6 +252,9 @@ TEST(LockEntry, DisowningTakesBackWhateverNamesTheSlot) {
   entry.openers = bits({1, 2});
   EXPECT_EQ(plan_disown(entry, node(1), false, {})->openers, bits({2}));
   EXPECT_EQ(plan_disown(entry, node(1), true, {})->openers, bits({1, 2}));
+  entry.openers = 0;
+  EXPECT_EQ(plan_disown(entry, node(1), true, {})->openers, bits({1}));
+  EXPECT_EQ(plan_disown(exclusive(node(1)), node(1), true, {})->openers, bits({1}));
   entry = shared(bits({2}));
   entry.owner = node(1, 3);
   entry.waiter = kEx;

@@ -353,6 +353,28 @@ TEST_F(LockManagerTest, WhoIsAskedTakesBackABitThatIsNotItsOwn) {
   EXPECT_EQ(b.locks.held(kName), kEx) << "nothing was handed over";
 }
 
+TEST_F(LockManagerTest, OpenersAreRecordedThoughTheCawThatLetTheLockGoFailed) {
+  for (const LockMode held : {kS, kEx}) {
+    const LockName name{kName.block, static_cast<std::uint8_t>(held == kS ? 4 : 5)};
+    TestNode& a = add_node(held == kS ? 0 : 2);
+    TestNode& b = add_node(held == kS ? 1 : 3);
+    take(a, name, held).release();
+    a.client.open[name] = 1;
+    const std::string node_name = held == kS ? "node0.1" : "node2.1";
+    bool failed = false;
+    lun_->set_hook([&](const SimulatedRequest& request) {
+      const bool his = request.kind == SimulatedRequest::Kind::kCaw && request.node == node_name;
+      if (!his || std::exchange(failed, true)) return SimulatedFate::kRun;
+      return SimulatedFate::kMediumError;
+    });
+    const LockHold hold = take(b, name, kEx);
+    lun_->set_hook({});
+    EXPECT_TRUE(failed);
+    EXPECT_EQ(b.locks.openers(name), slot_bit(a.id.slot));
+    EXPECT_EQ(on_disk(name).openers, slot_bit(a.id.slot));
+  }
+}
+
 TEST_F(LockManagerTest, OpenersOfTheDeadAreClearedByTheNextGrant) {
   TestNode& a = add_node(0);
   TestNode& b = add_node(1);
