@@ -90,9 +90,36 @@ Result<> Allocator::Impl::check_frees(std::vector<BlockRange> frees) const {
     if (overlaps || !geometry.allocatable(range)) return fail(Errc::kBadValue, "block to free", range.start.value);
     const Group* group = find(geometry.group_of(range.start));
     if (group == nullptr || !group->loaded(range)) continue;
-    if (!group->in_use(range)) return fail(Errc::kBadValue, "block to free", range.start.value);
+    if (!group->in_use(range) || is_announced(range)) return fail(Errc::kBadValue, "block to free", range.start.value);
   }
   return {};
+}
+
+// By another operation, which has not begun its transaction yet: two structures name the block.
+bool Allocator::Impl::is_announced(BlockRange range) const {
+  const auto after = announced_.lower_bound(range.start + range.count);
+  if (after == announced_.begin()) return false;
+  const auto& [start, count] = *std::prev(after);
+  return start + count > range.start;
+}
+
+void Allocator::Impl::announce(Reservation::State& state) {
+  for (const BlockRange& range : state.frees) announced_.emplace(range.start, range.count);
+  state.announced = true;
+}
+
+void Allocator::Impl::unannounce(Reservation::State& state) {
+  if (!std::exchange(state.announced, false)) return;
+  for (const BlockRange& range : state.frees) announced_.erase(range.start);
+}
+
+BlockRange Allocator::Impl::without_metadata(Group& group, BlockRange run) {
+  for (std::uint64_t i = 0; i < run.count; ++i) {
+    if (!buffers.find(run.start + i)) continue;
+    if (i + 1 < run.count) group.unreserve({run.start + (i + 1), run.count - i - 1});
+    return {run.start, i};
+  }
+  return run;
 }
 
 bool Allocator::Impl::use_groups_of_frees(Reservation::State& state, const SpaceRequest& request) {
@@ -129,9 +156,15 @@ bool Allocator::Impl::reserve_data(Reservation::State& state, const SpaceRequest
       const auto run =
           request.alignment > 1 ? group->reserve_aligned(goal, left, request.alignment) : group->reserve(goal, left);
       if (!run) break;
-      state.runs.push_back(*run);
-      left -= run->count;
+      const BlockRange good = without_metadata(*group, *run);
+      if (request.alignment > 1 && good.count < run->count) {
+        if (good.count > 0) group->unreserve(good);
+        continue;
+      }
       goal = run->start + run->count;
+      if (good.count == 0) continue;
+      state.runs.push_back(good);
+      left -= good.count;
     }
   }
   return count - left >= std::min(count, least_data(request));
@@ -139,7 +172,9 @@ bool Allocator::Impl::reserve_data(Reservation::State& state, const SpaceRequest
 
 Result<Reservation> Allocator::Impl::try_reserve(const SpaceRequest& request) {
   if (const auto ok = check_frees(request.frees); !ok) return fail(ok.error());
-  return reserve(request);
+  auto reserved = reserve(request);
+  if (reserved) announce(*reserved->state_);
+  return reserved;
 }
 
 Result<Reservation> Allocator::Impl::reserve(const SpaceRequest& request) {

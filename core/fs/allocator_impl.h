@@ -64,6 +64,7 @@ struct Reservation::State {
   std::vector<BlockRange> runs;
   std::vector<BlockNo> metadata;  // taken from the back
   std::vector<BlockRange> frees;
+  bool announced = false;      // `frees`, until the first of them is freed
   std::uint64_t promised = 0;  // of what is unused
   // Freed in a transaction so far; its callback has the other reference.
   std::shared_ptr<std::vector<std::pair<std::uint64_t, BlockRange>>> freed;  // with the group's tenure
@@ -86,6 +87,12 @@ class Allocator::Impl {
 
   Group* find(GroupNo number) const;
   std::optional<GroupUse> use(Group& group, bool may_be_leaving);
+  // Nobody else may announce to free these.
+  void announce(Reservation::State& state);
+  void unannounce(Reservation::State& state);
+  // The front of `run`, just reserved, that may be handed out. A free block in the buffer cache is some structure's all
+  // the same, and was freed as another's, which is damaged: it stays reserved until the group goes.
+  BlockRange without_metadata(Group& group, BlockRange run);
   std::vector<GroupNo> order(BlockNo goal) const;
   GroupNo home() const;
   // Blocks that can be had from the groups that stay, promised ones among them.
@@ -118,6 +125,7 @@ class Allocator::Impl {
   }
 
   Result<> check_frees(std::vector<BlockRange> frees) const;
+  bool is_announced(BlockRange range) const;
   bool use_groups_of_frees(Reservation::State& state, const SpaceRequest& request);
   bool reserve_metadata(Reservation::State& state, const SpaceRequest& request);
   bool reserve_data(Reservation::State& state, const SpaceRequest& request, std::uint64_t count);
@@ -158,6 +166,7 @@ class Allocator::Impl {
 
   std::vector<Seen> seen_;
   std::uint64_t tenures_ = 0;
+  std::map<BlockNo, std::uint64_t> announced_;  // ranges to be freed: start, count
   Mutex loading_;
   Condition idle_;  // a group has no user any more
   Condition left_;  // a group that was leaving has gone

@@ -164,15 +164,17 @@ Task<Result<>> Allocator::Impl::load_bitmap(Group& group, std::uint32_t bitmap) 
 
 // Zeros, which is what no block of metadata looks like.
 Task<Result<>> Allocator::Impl::fill_pool(Group& group) {
-  const auto run = group.reserve(BlockNo{}, kPoolBlocks);
-  if (!run) co_return Result<>();
-  const IoBuffer zeros(run->count * kBlockSize);
-  const auto written = co_await device.write(run->start.offset_bytes(), zeros.bytes(), Durability::kCached);
+  const auto reserved = group.reserve(BlockNo{}, kPoolBlocks);
+  if (!reserved) co_return Result<>();
+  const BlockRange run = without_metadata(group, *reserved);
+  if (run.count == 0) co_return Result<>();
+  const IoBuffer zeros(run.count * kBlockSize);
+  const auto written = co_await device.write(run.start.offset_bytes(), zeros.bytes(), Durability::kCached);
   if (!written) {
-    group.unreserve(*run);
+    group.unreserve(run);
     co_return written;
   }
-  for (std::uint64_t i = run->count; i-- > 0;) group.pool.push_back(run->start + i);
+  for (std::uint64_t i = run.count; i-- > 0;) group.pool.push_back(run.start + i);
   co_return Result<>();
 }
 

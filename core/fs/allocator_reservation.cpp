@@ -8,6 +8,7 @@
 namespace cawfs {
 
 Reservation::State::~State() {
+  owner.unannounce(*this);
   const std::uint64_t back = std::min(promised, unused());
   for (const BlockRange& run : runs) use_of(run.start).group().unreserve(run);
   while (!metadata.empty()) {
@@ -53,6 +54,8 @@ std::uint32_t Reservation::State::credits() const {
 }
 
 void Reservation::State::free(TxHandle& tx, BlockRange blocks) {
+  // What a transaction frees it frees without a wait, and then the bitmap says so.
+  owner.unannounce(*this);
   const GroupUse& use = use_of(blocks.start);
   use.group().free(tx, use.hold(), blocks);
   if (!freed || freed_in != tx.id()) {

@@ -16,6 +16,11 @@ struct BitRun {
   std::uint64_t count = 0;
 };
 
+// Of a format::Bitmap's bits. By bytes: a run may be a whole group's, tens of millions of bits.
+bool all_set(std::span<const std::uint8_t> bits, BitRun run);
+bool none_set(std::span<const std::uint8_t> bits, BitRun run);
+void flip(std::span<std::uint8_t> bits, BitRun run);
+
 class BusyMap {
  public:
   static constexpr std::uint64_t kBits = format::kBitsPerBitmapBlock;

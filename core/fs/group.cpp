@@ -85,10 +85,7 @@ bool Group::loaded(BlockRange blocks) const {
 bool Group::in_use(BlockRange blocks) const {
   bool all = true;
   for_parts(blocks, [&](std::uint32_t bitmap, BitRun run) {
-    const auto& bits = bitmaps_[bitmap]->buffer->as<format::Bitmap>().bits;
-    for (std::uint64_t bit = run.first; bit < run.first + run.count; ++bit) {
-      all = all && (bits[bit / 8] >> (bit % 8) & 1) != 0;
-    }
+    all = all && all_set(bitmaps_[bitmap]->buffer->as<format::Bitmap>().bits, run);
   });
   return all;
 }
@@ -154,11 +151,8 @@ void Group::change(TxHandle& tx, const LockHold& hold, BlockRange blocks, bool u
     Buffer& buffer = *bitmaps_[bitmap]->buffer;
     tx.change(buffer, hold);
     auto& bits = buffer.as<format::Bitmap>().bits;
-    for (std::uint64_t bit = run.first; bit < run.first + run.count; ++bit) {
-      const auto mask = static_cast<std::uint8_t>(1u << (bit % 8));
-      CAWFS_ASSERT(((bits[bit / 8] & mask) != 0) != used);
-      bits[bit / 8] ^= mask;
-    }
+    CAWFS_ASSERT(used ? none_set(bits, run) : all_set(bits, run));
+    flip(bits, run);
     const auto count = static_cast<std::uint32_t>(run.count);
     const std::uint32_t free = free_in_summary(bitmap);
     header.summary[bitmap] = used ? free - count : free + count;

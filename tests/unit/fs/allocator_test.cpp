@@ -236,6 +236,62 @@ TEST_F(AllocatorTest, MetadataIsWrittenAheadAndRevokedWhenFreed) {
   EXPECT_EQ(fs->log->revoked, frees);
 }
 
+// Files that name the same block, with right checksums: whoever comes second is told.
+TEST_F(AllocatorTest, TwoWhoFreeTheSameBlock) {
+  start();
+  const BlockRange run = allocate(8)->front();
+  ASSERT_EQ(run.count, 8u);
+  auto one = reserve({.frees = {{run.start + 2, 4}}});
+  ASSERT_TRUE(one.has_value());
+  for (const BlockRange& other : {BlockRange{run.start, 3}, BlockRange{run.start + 3, 1}, BlockRange{run.start + 5, 3},
+                                  BlockRange{run.start, 8}}) {
+    EXPECT_EQ(reserve({.frees = {other}}).error(), Errc::kBadValue);
+  }
+  EXPECT_TRUE(reserve({.frees = {{run.start, 2}, {run.start + 6, 2}}}).has_value());
+  *one = Reservation();
+  auto two = reserve({.frees = {run}});
+  ASSERT_TRUE(two.has_value());
+  TxHandle tx = fs->begin(two->credits());
+  two->free_data(tx, run);
+  tx.end();
+  commit();
+  // Somebody else's by now, and freed again, while what has freed it before is still there.
+  ASSERT_EQ(allocate(8, run.start)->front(), run);
+  free(run);
+}
+
+// A block freed as one file's data while it is another's tree node.
+TEST_F(AllocatorTest, AFreeBlockThatIsInUseAsMetadataIsNotHandedOut) {
+  start();
+  std::set<BlockNo> in_use;
+  for (int i = 0; i < 3; ++i) {
+    const BlockNo block = allocate(1)->front().start;
+    in_use.insert(block);
+    const LockHold hold =
+        std::move(*fs->run(fs->locks->acquire({BlockNo{1040}, 3}, LockMode::kExclusive, LocalUse::kExclusive)));
+    BufferRef node = fs->buffers->make(block, format::BlockType::kTreeNode, hold.name());
+    auto& tree = node->as<format::TreeNode>();
+    tree.owner = 1044;
+    TxHandle tx = fs->begin(1);
+    tx.change(*node, hold);
+    tx.end();
+    free({block, 1});
+  }
+  commit();
+  auto metadata = reserve({.metadata = 64, .frees = {}});
+  ASSERT_TRUE(metadata.has_value());
+  TxHandle tx = fs->begin(metadata->credits());
+  while (metadata->metadata_blocks() > 0) EXPECT_FALSE(in_use.contains(metadata->take_metadata(tx)));
+  tx.end();
+  for (;;) {
+    const auto runs = allocate(50);
+    if (!runs) break;
+    for (const BlockRange& run : *runs) {
+      for (const BlockNo block : in_use) EXPECT_FALSE(block >= run.start && block < run.start + run.count);
+    }
+  }
+}
+
 TEST_F(AllocatorTest, BlocksThatAreNotInUseAreNotFreed) {
   start();
   const auto runs = allocate(8);
