@@ -115,9 +115,11 @@ Task<Outcome<>> MountSession::open() {
                                                     "-o ro,norecovery",
                                                     options_.source));
   }
-  if (!options_.read_only && !writable(superblock_)) {
+  // A node must be able to replay the journals of the others, read-only or not.
+  if (!options_.no_recovery && !writable(superblock_)) {
     co_return failure(kExitMountFailed, fmt::format("{}: made by a newer cawfs with features that this one may only "
-                                                    "read; use -o ro",
+                                                    "read, which takes a mount that recovers no other node: use -o "
+                                                    "ro,norecovery",
                                                     options_.source));
   }
   if (!geometry_.clustered && !options_.local && !options_.no_recovery) {

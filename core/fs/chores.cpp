@@ -84,6 +84,14 @@ bool is_quiet(const Error& error) {
          error.code == Errc::kAgain;
 }
 
+void look_again(FsContext& fs) {
+  for (const InodeNo number : std::exchange(fs.look_again, {})) {
+    const InodePin state = fs.inodes.get(number);
+    state->lost_while_open = true;
+    note_released(fs, *state);  // one that is open again is looked at after its next close
+  }
+}
+
 }  // namespace
 
 void note_access(FsContext& fs, const Inode& inode) {
@@ -117,7 +125,12 @@ Task<void> run_chores(FsContext& fs) {
     if (chore == FsContext::Chore::kEvict) state->eviction_queued = false;
     auto done = co_await do_chore(fs, chore, number);
     if (chore == FsContext::Chore::kAccessTime) state->access_queued = false;
-    if (!done && chore == FsContext::Chore::kEvict) fs.orphans_left |= own_slot_bit(fs);  // to be tried again
+    // To be tried again.
+    if (!done && chore == FsContext::Chore::kEvict) fs.orphans_left |= own_slot_bit(fs);
+    if (!done && chore == FsContext::Chore::kLookAfterClose && done.error() != Errc::kStale) {
+      state->lost_while_open = true;
+      fs.look_again.insert(number);
+    }
     if (!done && !is_quiet(done.error())) {
       fs.messages.warning("inode {}: background work failed: {}", number.value, describe(done.error().code));
     }
@@ -136,6 +149,7 @@ Task<void> run_sweeps(FsContext& fs) {
       if (fs.stopping.requested()) co_return;
     }
     co_await fs.sweeps_more.wait_until(fs.executor.now() + kSweepInterval);
+    look_again(fs);
     if (fs.orphans_left & own_slot_bit(fs)) fs.orphan_sweeps.push_back(fs.locks.self().slot);
   }
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <set>
 
 #include "core/device/settled_io.h"
 #include "core/fs/allocator.h"
@@ -49,6 +50,7 @@ struct FsContext {
   std::deque<std::pair<Chore, InodeNo>> chores;
   std::deque<SlotNo> orphan_sweeps;
   std::uint64_t orphans_left = 0;  // slots in whose lists are inodes that other nodes had open
+  std::set<InodeNo> look_again;    // after their close, as looking failed
   Condition chores_more;
   Condition sweeps_more;
 

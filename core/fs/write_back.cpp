@@ -13,7 +13,7 @@ constexpr Duration kDirtyAge = std::chrono::seconds(5);
 constexpr Duration kPauseForGroup = std::chrono::milliseconds(1);
 constexpr Duration kPauseAfterError = std::chrono::seconds(1);
 
-// All that is dirty of it is dropped, as it finds no place; sync() will tell.
+// All that is dirty of it but its times is dropped, as it finds no place; sync() will tell.
 void lose_everything(FsContext& fs, InodeState& state, const LockHold& hold, const Error& error) {
   fs.messages.error("inode {}: written data is lost: {}", state.number.value, describe(error.code));
   state.write_errors.note(error);
@@ -37,7 +37,32 @@ bool under_pressure(const FsContext& fs) {
   return fs.dirty_bytes > fs.options.dirty_data_bytes / 2;
 }
 
+Task<Result<>> try_write_back_unused(FsContext& fs, InodeState& state, const LockHold& hold) {
+  while (state.dirty()) {
+    auto inode = co_await read_named_inode(fs, state.number);
+    if (!inode) co_return fail(inode.error());
+    auto room = co_await write_back_step(fs, *inode, hold);
+    if (!room) co_return fail(room.error());
+    if (!*room) continue;
+    auto ready = co_await fs.space.prepare_held(**room);
+    if (ready) continue;
+    if (ready.error().code == Errc::kAgain && is_promised(**room) && !fs.stop_io.requested()) {
+      // It is there, in a group whose lock somebody else here is waiting for at the moment.
+      co_await fs.executor.sleep(kPauseForGroup);
+      continue;
+    }
+    if (ready.error().code == Errc::kAgain) ready = fail(Errc::kNoSpace, "write back", state.number.value);
+    co_return ready;
+  }
+  co_return Result<>{};
+}
+
 }  // namespace
+
+bool is_loss(Errc code) {
+  return code == Errc::kMedium || code == Errc::kThinFull || code == Errc::kNoSpace || code == Errc::kBounds ||
+         error_class(code) == ErrorClass::kCorrupt;
+}
 
 Task<Result<>> write_back_inode(FsContext& fs, InodeNo number) {
   const InodePin state = fs.inodes.find(number);
@@ -77,26 +102,20 @@ Task<Result<>> write_back_all(FsContext& fs) {
   co_return result;
 }
 
+// The lock goes: what finds no place now is lost, be it that the file's own metadata cannot be read. That is no reason
+// to keep the lock, and take everything else of this node along.
 Task<Result<>> write_back_unused(FsContext& fs, InodeNo number) {
   const InodePin state = fs.inodes.find(number);
   if (!state || !state->dirty()) co_return Result<>{};
   const LockHold hold(nullptr, lock_of(number), LockMode::kExclusive, LocalUse::kExclusive, state->tenure);
-  while (state->dirty()) {
-    auto inode = co_await read_named_inode(fs, number);
-    if (!inode) co_return fail(inode.error());
-    auto room = co_await write_back_step(fs, *inode, hold);
-    if (!room) co_return fail(room.error());
-    if (!*room) continue;
-    auto ready = co_await fs.space.prepare_held(**room);
-    if (ready) continue;
-    if (ready.error().code == Errc::kAgain && is_promised(**room) && !fs.stop_io.requested()) {
-      // It is there, in a group whose lock somebody else here is waiting for at the moment.
-      co_await fs.executor.sleep(kPauseForGroup);
-      continue;
-    }
-    if (ready.error().code != Errc::kNoSpace && ready.error().code != Errc::kAgain) co_return ready;
-    lose_everything(fs, *state, hold, {Errc::kNoSpace, "write back", number.value});
-  }
+  auto written = co_await try_write_back_unused(fs, *state, hold);
+  if (written || !is_loss(written.error().code)) co_return written;
+  lose_everything(fs, *state, hold, written.error());
+  // The times find a place where the inode's block can be read.
+  written = co_await try_write_back_unused(fs, *state, hold);
+  if (written || !is_loss(written.error().code)) co_return written;
+  DirtyChange change(fs, *state, hold.generation());
+  state->modified_ns.reset();
   co_return Result<>{};
 }
 

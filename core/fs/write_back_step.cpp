@@ -24,10 +24,6 @@ struct Piece {
   std::uint64_t count() const { return bytes.size() / kBlockSize; }
 };
 
-bool is_loss(Errc code) {
-  return code == Errc::kMedium || code == Errc::kThinFull || code == Errc::kNoSpace || code == Errc::kBounds;
-}
-
 class Step {
  public:
   Step(FsContext& fs, Inode inode, const LockHold& hold)

@@ -76,6 +76,15 @@ def user_table():
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
 class Modes(unittest.TestCase):
     def setUp(self):
         self.cluster = cluster.Cluster("file")
@@ -369,6 +378,37 @@ class KilledDaemonTest(Modes):
         watchdog = self.watchdog(node)
         node.kill()
         self.assert_ends(watchdog)
+
+
+class NewerFileSystemTest(Modes):
+    SUPERBLOCK = 64 << 10
+    RO_COMPAT = 40
+
+    def test_what_may_only_be_read_is_not_recovered(self):
+        """A journal with unknown features must not be replayed; who could not replay it joins nothing."""
+        node = self.cluster.node(1).mount()
+        pathlib.Path(node.path("file")).write_text("text", encoding="utf-8")
+        node.unmount()
+        with open(self.image, "r+b") as image:
+            image.seek(self.SUPERBLOCK)
+            block = bytearray(image.read(4096))
+            block[self.RO_COMPAT + 7] = 0x80
+            block[4:8] = bytes(4)
+            block[4:8] = crc32c(block).to_bytes(4, "little")
+            image.seek(self.SUPERBLOCK)
+            image.write(block)
+        before = self.image.read_bytes()
+        point = self.directory / "newer"
+        point.mkdir()
+        self.addCleanup(cluster.run, "umount", "-l", point, check=False)
+        for options in ("rw", "ro"):
+            refused = cluster.run(cluster.BIN / "mount.cawfs", self.image, point, "-o", options, check=False)
+            self.assertEqual(refused.returncode, 32, refused.stdout)
+            self.assertIn("ro,norecovery", refused.stdout)
+        self.assertEqual(self.image.read_bytes(), before)
+        cluster.run(cluster.BIN / "mount.cawfs", self.image, point, "-o", "ro,norecovery")
+        self.assertEqual((point / "file").read_text(encoding="utf-8"), "text")
+        cluster.run(cluster.BIN / "umount.fuse.cawfs", point)
 
 
 class SystemTest(Modes):

@@ -34,6 +34,7 @@ Task<Result<>> wait_for_recovery(Membership& member, NodeId dead, Duration inter
 }  // namespace
 
 Task<Result<>> replay_dead(ReplayDeadParts parts, const format::Superblock& superblock, std::vector<NodeId> dead) {
+  if (!writable(superblock)) co_return fail(Errc::kBadFeature, "superblock");
   const Geometry geometry = make_geometry(superblock);
   const Duration dead_time = std::chrono::milliseconds(superblock.dead_time_ms.value());
   // A name of its own: it is not this host's mount, whose slot it must not take for its own.

@@ -205,6 +205,72 @@ TEST_F(FileSystemTest, ADirectWriteIsToldOfItsOwnLossOnly) {
   mounted.messages.lines.clear();
 }
 
+// The file's own metadata cannot be read when its lock has to go: that file's data is lost, which its fsync tells, and
+// the lock goes.
+TEST_F(FileSystemTest, ADamagedFileDoesNotKeepItsLock) {
+  for (const bool inode_too : {false, true}) {
+    const InodeNo file = create(inode_too ? "first" : "second");
+    const InodeNo other = create(inode_too ? "third" : "fourth");
+    for (std::uint64_t i = 1; i < 2000; i += 2) ASSERT_TRUE(write(file, i * kBlockSize, "x").has_value());
+    ASSERT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+    ASSERT_TRUE(mounted.run(mounted.small.log->write_back_all()).has_value());
+    ASSERT_TRUE(write(file, 0, std::string(100'000, 'd')).has_value());
+    ASSERT_TRUE(write(other, 0, std::string(100'000, 'o')).has_value());
+
+    const auto damage = [&](BlockNo block) {
+      IoBuffer good(kBlockSize);
+      mounted.small.lun.peek(block.offset_bytes(), good.bytes());
+      const IoBuffer zeros(kBlockSize);
+      mounted.small.lun.poke(block.offset_bytes(), zeros.bytes());
+      mounted.small.buffers->forget(block);
+      return good;
+    };
+    const BufferRef inode = mounted.small.buffers->find(file.block());
+    const auto& raw = inode->as<format::Inode>();
+    format::TreeRecord first;
+    std::memcpy(&first, raw.area.data() + sizeof(format::TreeRoot), sizeof(first));
+    format::le64 child;
+    std::memcpy(&child, raw.area.data() + sizeof(format::TreeRoot) + sizeof(first), sizeof(child));
+    const BlockNo node{child.value()};
+    const IoBuffer good_node = damage(node);
+    std::optional<IoBuffer> good_inode;
+    if (inode_too) good_inode = damage(file.block());
+
+    mounted.give_up(lock_of(file), LockMode::kNone);
+    mounted.small.lun.poke(node.offset_bytes(), good_node.bytes());
+    if (good_inode) mounted.small.lun.poke(file.block().offset_bytes(), good_inode->bytes());
+    EXPECT_EQ(mounted.messages.lines.size(), 1u);
+    mounted.messages.lines.clear();
+    EXPECT_EQ(error_class(mounted.run(fs().sync(file, false)).error().code), ErrorClass::kCorrupt);
+    EXPECT_TRUE(mounted.run(fs().sync(file, false)).has_value());
+    EXPECT_TRUE(mounted.run(fs().sync(other, false)).has_value());
+    EXPECT_EQ(read(other, 0, 10), std::string(10, 'o'));
+    EXPECT_EQ(read(file, 0, 1), std::string(1, '\0'));
+  }
+}
+
+TEST_F(FileSystemTest, WhatCannotBeLookedAtAfterItsCloseIsLookedAtAgain) {
+  const std::uint64_t free = free_blocks();
+  const InodeNo file = create("file");
+  ASSERT_TRUE(write(file, 0, std::string(1 << 20, 'c')).has_value());
+  ASSERT_TRUE(mounted.run(fs().open(file)).has_value());
+  ASSERT_TRUE(mounted.run(fs().unlink(root(), "file")).has_value());
+  mounted.give_up(lock_of(file), LockMode::kNone);
+  mounted.small.lun.set_hook([&](const SimulatedRequest& request) {
+    const bool his = request.kind == SimulatedRequest::Kind::kRead && request.offset == file.block().offset_bytes();
+    return his ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+  });
+  fs().forget(file, 1);
+  mounted.run(fs().close(file));
+  pass(std::chrono::seconds(5));
+  EXPECT_THAT(mounted.messages.lines, ::testing::SizeIs(1));
+  mounted.messages.lines.clear();
+  EXPECT_LE(free_blocks(), free - 256);
+  mounted.small.lun.set_hook({});
+  pass(std::chrono::seconds(60));
+  EXPECT_GE(free_blocks(), free - 64);
+}
+
 TEST_F(FileSystemTest, AcknowledgedWritesHaveTheirSpace) {
   const InodeNo file = create("file");
   const std::string megabyte(1 << 20, 'f');
