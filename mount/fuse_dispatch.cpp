@@ -40,9 +40,11 @@ FuseDispatcher::FuseDispatcher(Reactor& reactor, Log& log, FuseConnection& conne
       operations_(operations),
       cache_(cache),
       options_(options),
-      mapped_(reactor.executor(), log, operations),
+      mapped_(reactor.executor(), log, operations, options.mapped_bytes,
+              [&cache](InodeNo inode) { return cache.drops(inode); }),
       requests_(reactor.executor()) {
   cache_.set_press([this](InodeNo inode, bool on) { on ? operations_.press(inode) : operations_.unpress(inode); });
+  cache_.set_drop_began([this] { mapped_.drop_began(); });
 }
 
 FuseDispatcher::Handler FuseDispatcher::handler_of(std::uint32_t opcode) {

@@ -27,6 +27,7 @@ struct DispatchOptions {
   // Names listed by READDIRPLUS may be cached. The kernel takes them up some time after the answer, out of reach of an
   // invalidation in between: so only where no other node can change a directory.
   bool cache_listed_names = false;
+  std::uint64_t mapped_bytes = 64 << 20;  // what maps have written may take so much memory
 };
 
 class FuseDispatcher {
@@ -39,6 +40,8 @@ class FuseDispatcher {
   Task<void> serve();
   // Requests taken up so far that have an answer.
   std::uint64_t accepted() const { return accepted_; }
+  // What maps have written and is not with the file system yet.
+  std::uint64_t mapped_bytes() const { return mapped_.bytes(); }
 
  private:
   using Handler = Task<void> (FuseDispatcher::*)(Request request);

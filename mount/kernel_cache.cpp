@@ -79,6 +79,7 @@ Task<void> FuseKernelCache::drop_whole(InodeNo inode) {
   }
   Drop drop(executor_);
   drops_.emplace(inode, &drop);
+  if (drop_began_) drop_began_();
   drop.ranges = {{0, kWholeFile}};
   while (!drop.ranges.empty()) {
     co_await drop_pass(inode, drop);

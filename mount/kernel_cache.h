@@ -81,6 +81,10 @@ class FuseKernelCache final : public KernelCache {
   // LockService::press().
   void set_press(std::function<void(InodeNo, bool)> press) { press_ = std::move(press); }
 
+  // Called when the dropping of a whole file begins.
+  void set_drop_began(std::function<void()> drop_began) { drop_began_ = std::move(drop_began); }
+  bool drops(InodeNo inode) const { return drops_.contains(inode); }
+
   Task<void> invalidate_inode(InodeNo inode, std::uint64_t offset, std::uint64_t length) override;
   Task<void> invalidate_entries(InodeNo directory) override;
   // Every page of every file. (Names and attributes lapse with the lease.)
@@ -155,6 +159,7 @@ class FuseKernelCache final : public KernelCache {
   Log& log_;
   InodeNo root_;
   std::function<void(InodeNo, bool)> press_;
+  std::function<void()> drop_began_;
   std::unordered_map<InodeNo, Known> inodes_;
   std::unordered_map<InodeNo, Drop*> drops_;
   std::uint64_t passes_ = 0;  // of all drops

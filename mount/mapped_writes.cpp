@@ -24,15 +24,34 @@ std::size_t end_of_run(std::span<const std::byte> before, std::span<const std::b
 
 }  // namespace
 
+Task<void> MappedWrites::room(InodeNo inode, std::uint64_t bytes) {
+  while (bytes_ > 0 && bytes_ + bytes > limit_ && !dropped_(inode)) co_await changed_.wait();
+}
+
 Task<Result<>> MappedWrites::accept(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) {
+  co_await room(inode, data.size());
+  // All of it may differ.
+  bytes_ += data.size();
   IoBuffer before(data.size());
   auto got = co_await operations_.read(inode, offset, before.bytes(), false);
+  bytes_ -= data.size();
+  changed_.notify_all();
   if (!got) co_return fail(got.error());
   // Past the end of the file there is nothing to write: a map cannot make a file longer.
   const auto old = before.bytes().first(std::min(*got, data.size()));
   overlay(inode, offset, old);
-  const auto now = data.first(old.size());
+  Runs runs = differences(offset, old, data.first(old.size()));
+  if (runs.empty()) co_return Result<>{};
+  for (const Run& run : runs) bytes_ += run.memory();
+  auto& kept = kept_[inode];
+  const bool writing = !kept.empty();
+  kept.splice(kept.end(), runs);
+  if (!writing) writers_.spawn(write_back(inode));
+  co_return Result<>{};
+}
 
+MappedWrites::Runs MappedWrites::differences(std::uint64_t offset, std::span<const std::byte> old,
+                                             std::span<const std::byte> now) {
   Runs runs;
   for (std::size_t i = 0; i < now.size();) {
     if (old[i] == now[i]) {
@@ -44,12 +63,7 @@ Task<Result<>> MappedWrites::accept(InodeNo inode, std::uint64_t offset, std::sp
     runs.push_back({++last_run_, offset + i, std::vector<std::byte>(run.begin(), run.end())});
     i = end;
   }
-  if (runs.empty()) co_return Result<>{};
-  auto& kept = kept_[inode];
-  const bool writing = !kept.empty();
-  kept.splice(kept.end(), runs);
-  if (!writing) writers_.spawn(write_back(inode));
-  co_return Result<>{};
+  return runs;
 }
 
 void MappedWrites::overlay(InodeNo inode, std::uint64_t offset, std::span<std::byte> data) const {
@@ -81,6 +95,7 @@ Task<void> MappedWrites::write_back(InodeNo inode) {
                  describe(written.error().code));
       operations_.note_lost(inode, written.error());
     }
+    bytes_ -= run.memory();
     kept.pop_front();
     changed_.notify_all();
   }

@@ -167,6 +167,7 @@ Task<Outcome<>> MountSession::join() {
   cluster_->set_figures([this](HeartbeatFigures& figures) {
     if (fs_) figures.dirty_bytes = fs_->dirty_bytes();
     if (dispatcher_) figures.operations = dispatcher_->accepted();
+    if (dispatcher_) figures.dirty_bytes += dispatcher_->mapped_bytes();
     if (!journal_) return;
     figures.journal_blocks = journal_->ring_blocks();
     figures.journal_used = journal_->ring_blocks_used();

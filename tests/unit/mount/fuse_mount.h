@@ -85,6 +85,7 @@ class FuseMountTest : public ::testing::Test {
     out << text;
   }
 
+  DispatchOptions options;  // as of SetUp()
   std::string directory;
   int opens_left = -1;
   std::map<InodeNo, std::int64_t> references_left;
@@ -107,7 +108,7 @@ class FuseMountTest : public ::testing::Test {
     served.cache =
         std::make_unique<FuseKernelCache>(executor, *served.connection, *served.log, served.operations.root());
     served.dispatcher = std::make_unique<FuseDispatcher>(*served.reactor, *served.log, *served.connection,
-                                                         served.operations, *served.cache, DispatchOptions{});
+                                                         served.operations, *served.cache, options);
     mounted.set_value(ready.has_value());
     bool stop = false;
     TaskGroup ticker(executor);

@@ -160,6 +160,47 @@ TEST_F(MappedWritesTest, ASizeChangeComesAfterThem) {
   EXPECT_EQ(stored(), std::string(100, 'a') + std::string(kBytes - 100, '\0'));
 }
 
+class MappedWritesLimitTest : public MappedWritesTest {
+ protected:
+  void SetUp() override {
+    options.mapped_bytes = 1000;
+    MappedWritesTest::SetUp();
+    keep(100, 'b');
+    std::memset(map + 4096, 'c', 4096);
+    writer = std::thread([this] {
+      hand_over();
+      handed_over = true;
+    });
+    linger();
+    EXPECT_FALSE(handed_over) << "kept without room";
+  }
+
+  std::thread writer;
+  std::atomic<bool> handed_over = false;
+};
+
+TEST_F(MappedWritesLimitTest, WritesWaitForRoom) {
+  run_there([](Served& served) { EXPECT_LT(served.dispatcher->mapped_bytes(), 1000u); });
+  have_lock();
+  writer.join();
+  ASSERT_EQ(fsync(fd), 0);
+  EXPECT_EQ(stored().substr(4000), std::string(96, 'a') + std::string(4096, 'c'));
+  run_there([](Served& served) { EXPECT_EQ(served.dispatcher->mapped_bytes(), 0u); });
+}
+
+// The lock is to be given up, and somebody who holds it waits for that: see docs/design.md, "The kernel's caches".
+TEST_F(MappedWritesLimitTest, NotWhileTheFilesPagesAreDropped) {
+  start_there([](Served& served) {
+    const auto file = served.operations.find(served.operations.root(), "f");
+    return served.cache->invalidate_inode(file->attributes.inode, 0, 0);
+  });
+  writer.join();
+  run_there([](Served& served) { EXPECT_GT(served.dispatcher->mapped_bytes(), 4096u); });
+  have_lock();
+  ASSERT_EQ(fsync(fd), 0);
+  EXPECT_EQ(stored().substr(4000), std::string(96, 'a') + std::string(4096, 'c'));
+}
+
 // LockService::press() refuses this node's users while another's goes first.
 TEST_F(MappedWritesTest, RefusedOnesAreTriedAgain) {
   run_there([](Served& served) { served.operations.mapped_refusals = 3; });
