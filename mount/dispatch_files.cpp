@@ -188,7 +188,7 @@ Task<void> FuseDispatcher::write(Request request) {
   auto data = request.take_bytes(in->size);
   if (!data) co_return answer_error(request, data.error());
   const InodeNo inode = inode_of(request);
-  const fuse_write_out out{.size = in->size, .padding = 0};
+  fuse_write_out out{.size = in->size, .padding = 0};
   if (in->write_flags & FUSE_WRITE_CACHE) {
     auto accepted = co_await mapped_.accept(inode, in->offset, *data);
     if (!accepted) co_return answer_error(request, accepted.error());
@@ -214,9 +214,12 @@ Task<void> FuseDispatcher::write(Request request) {
     if (!synced) co_return answer_error(request, synced.error());
   }
   // The kernel took the file to end elsewhere.
-  if (*written != in->offset) cache_.forget_attributes(inode);
+  if (written->offset != in->offset) cache_.forget_attributes(inode);
   // Other opens of the file read through the page cache, which this write has gone past.
-  if (cache_.may_have_pages(inode)) co_await cache_.invalidate_inode(inode, *written, in->size);
+  if (cache_.may_have_pages(inode) && written->count > 0) {
+    co_await cache_.invalidate_inode(inode, written->offset, written->count);
+  }
+  out.size = static_cast<std::uint32_t>(written->count);
   answer(request, out);
 }
 

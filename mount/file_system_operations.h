@@ -54,8 +54,8 @@ class FileSystemOperations final : public Operations {
   Task<Result<std::size_t>> read(InodeNo inode, std::uint64_t offset, std::span<std::byte> out, bool direct) override {
     return fs_.read(inode, offset, out, direct);
   }
-  Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data, bool append,
-                                    bool direct, bool kill_suid_sgid) override {
+  Task<Result<Written>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data, bool append,
+                              bool direct, bool kill_suid_sgid) override {
     return fs_.write(inode, offset, data, append, direct, kill_suid_sgid);
   }
   Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) override {

@@ -41,8 +41,8 @@ class Operations {
   virtual Task<void> close(InodeNo inode) = 0;
   virtual Task<Result<std::size_t>> read(InodeNo inode, std::uint64_t offset, std::span<std::byte> out,
                                          bool direct) = 0;
-  virtual Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data,
-                                            bool append, bool direct, bool kill_suid_sgid) = 0;
+  virtual Task<Result<Written>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data, bool append,
+                                      bool direct, bool kill_suid_sgid) = 0;
   virtual Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Task<Result<>> sync(InodeNo inode, bool data_only, WriteErrorMark& told) = 0;
   virtual WriteErrorMark write_errors(InodeNo inode) = 0;

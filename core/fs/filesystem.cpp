@@ -235,8 +235,8 @@ Task<Result<std::size_t>> FileSystem::read(InodeNo inode, std::uint64_t offset, 
                                            bool /*direct*/) {
   return read_file(impl_->fs, inode, offset, out);
 }
-Task<Result<std::uint64_t>> FileSystem::write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data,
-                                              bool append, bool direct, bool kill_suid_sgid) {
+Task<Result<Written>> FileSystem::write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data,
+                                        bool append, bool direct, bool kill_suid_sgid) {
   return write_file(impl_->fs, {inode, offset, data, append, direct, kill_suid_sgid, false});
 }
 Task<Result<>> FileSystem::write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data) {

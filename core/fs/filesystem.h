@@ -69,6 +69,12 @@ struct NewInode {
   std::uint32_t rdev = 0;
 };
 
+// Of a write.
+struct Written {
+  std::uint64_t offset = 0;
+  std::uint64_t count = 0;
+};
+
 struct DirectoryEntry {
   std::string name;
   InodeNo inode;
@@ -170,11 +176,11 @@ class FileSystem {
 
   // Reads up to out.size() bytes at `offset`; short at the end of the file.
   Task<Result<std::size_t>> read(InodeNo inode, std::uint64_t offset, std::span<std::byte> out, bool direct);
-  // Writes all of `data`; `append`: at the end of the file as it is then, whatever `offset` says. Returns the offset
-  // written at. `direct`: the data is on the device, though maybe in its cache, when this returns. Clears suid and sgid
-  // bits if `kill_suid_sgid`.
-  Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data, bool append,
-                                    bool direct, bool kill_suid_sgid);
+  // Writes `data`, or the front of it that there is space for; kNoSpace where there is none. `append`: at the end of
+  // the file as it is then, whatever `offset` says. `direct`: the data is on the device, though maybe in its cache,
+  // when this returns. Clears suid and sgid bits if `kill_suid_sgid`.
+  Task<Result<Written>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data, bool append,
+                              bool direct, bool kill_suid_sgid);
   // What a map has written: of `data` that which lies within the file as it is then. Maps do not make a file longer,
   // nor give it back what a truncate has cut off.
   Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> data);

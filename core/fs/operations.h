@@ -73,6 +73,6 @@ struct WriteRequest {
   bool kill_suid_sgid = false;
   bool within = false;  // what lies behind the end of the file as it is then is not written
 };
-Task<Result<std::uint64_t>> write_file(FsContext& fs, WriteRequest request);
+Task<Result<Written>> write_file(FsContext& fs, WriteRequest request);
 
 }  // namespace cawfs

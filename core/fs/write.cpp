@@ -163,6 +163,13 @@ Task<Result<bool>> try_in_place(FsContext& fs, WriteRequest request) {
   co_return true;
 }
 
+// What there is no space for as a whole may fit in part. The rest is the caller's next write.
+bool cut_in_half(WriteRequest& request) {
+  if (request.within || request.data.size() <= kBlockSize) return false;
+  request.data = request.data.first(std::max(kBlockSize, request.data.size() / 2 / kBlockSize * kBlockSize));
+  return true;
+}
+
 // What a direct write left in memory goes to the device. `known`: the write-back errors from before the write.
 Task<Result<>> write_through(FsContext& fs, InodeNo number, WriteErrorMark known) {
   auto written = co_await write_back_inode(fs, number);
@@ -182,14 +189,14 @@ Task<Result<>> write_through(FsContext& fs, InodeNo number, WriteErrorMark known
 
 }  // namespace
 
-Task<Result<std::uint64_t>> write_file(FsContext& fs, WriteRequest request) {
+Task<Result<Written>> write_file(FsContext& fs, WriteRequest request) {
   if (auto good = check_writable(fs); !good) co_return fail(good.error());
   auto known = co_await check_number(fs, request.inode);
   if (!known) co_return fail(known.error());
   if (request.direct) {
     auto in_place = co_await try_in_place(fs, request);
     if (!in_place) co_return fail(in_place.error());
-    if (*in_place) co_return request.offset;
+    if (*in_place) co_return Written{request.offset, request.data.size()};
   }
   LockSet locks = fs.lock_set();
   if (request.within) locks.refuse_when_pressed();
@@ -205,6 +212,7 @@ Task<Result<std::uint64_t>> write_file(FsContext& fs, WriteRequest request) {
     if (auto good = check_writable_file(*inode); !good) co_return fail(good.error());
     const WriteErrorMark earlier{inode->state().write_errors.count()};
     auto written = co_await try_write(fs, locks, *inode, request);
+    if (!written && written.error() == Errc::kNoSpace && cut_in_half(request)) continue;
     if (!written) co_return fail(written.error());
     if (!*written) continue;
     locks.drop();
@@ -212,7 +220,7 @@ Task<Result<std::uint64_t>> write_file(FsContext& fs, WriteRequest request) {
       auto through = co_await write_through(fs, request.inode, earlier);
       if (!through) co_return fail(through.error());
     }
-    co_return **written;
+    co_return Written{**written, request.data.size()};
   }
 }
 

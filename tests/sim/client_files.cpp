@@ -156,9 +156,9 @@ Task<void> Client::append(ObjectKey log) {
     co_return;
   }
   std::uint64_t& bytes = workload_.log_bytes[log];
-  bytes = std::max(bytes, *wrote + record.size() * sizeof(Value));
+  bytes = std::max(bytes, wrote->offset + wrote->count);
   history_.done(call);
-  history_.appended_at(call, *wrote);
+  history_.appended_at(call, wrote->offset);
   history_.used(call, log);
 }
 

@@ -207,7 +207,7 @@ class Script {
     node->versions.push_back(next);
     const auto wrote = co_await mount_.fs().write(
         node->inode, append ? 0 : offset, std::as_bytes(std::span(data.data(), data.size())), append, direct, false);
-    expect(wrote && *wrote == offset, "write");
+    expect(wrote && wrote->offset == offset && wrote->count == data.size(), "write");
     node->content = std::move(next);
     if (random_.one_in(2)) co_await read_back(node);
   }

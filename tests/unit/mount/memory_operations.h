@@ -210,8 +210,8 @@ class MemoryOperations final : public Operations {
     std::memcpy(out.data(), data.data() + offset, n);
     co_return n;
   }
-  Task<Result<std::uint64_t>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> in, bool append,
-                                    bool, bool kill) override {
+  Task<Result<Written>> write(InodeNo inode, std::uint64_t offset, std::span<const std::byte> in, bool append, bool,
+                              bool kill) override {
     if (++writes == gated_write) co_await write_gate_.wait();
     Node& file = node(inode);
     const std::uint64_t at = append ? file.data.size() : offset;
@@ -220,7 +220,7 @@ class MemoryOperations final : public Operations {
     file.attributes.size = file.data.size();
     file.attributes.mtime_ns = executor_.clock().wall_ns();
     if (kill) file.attributes.mode &= ~static_cast<std::uint32_t>(S_ISUID | S_ISGID);
-    co_return at;
+    co_return Written{at, in.size()};
   }
   Task<Result<>> write_within(InodeNo inode, std::uint64_t offset, std::span<const std::byte> in) override {
     if (++writes == gated_write) co_await write_gate_.wait();
