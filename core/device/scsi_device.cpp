@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/device/io_buffer.h"
+#include "core/device/scsi_patience.h"
 
 namespace cawfs {
 namespace {
@@ -54,7 +55,7 @@ std::string_view trimmed(std::string_view text) {
 class ScsiDevice final : public BlockDevice {
  public:
   ScsiDevice(Executor& executor, Log& log, std::unique_ptr<ScsiTransport> transport)
-      : executor_(executor), log_(log), transport_(std::move(transport)) {}
+      : executor_(executor), log_(log), transport_(std::move(transport)), patience_(log) {}
 
   Task<Result<>> discover();
 
@@ -105,6 +106,10 @@ class ScsiDevice final : public BlockDevice {
   Task<Result<>> discover_limits();
   Task<Result<>> discover_vendor();
   Task<Result<IoBuffer>> inquiry_page(std::uint8_t page);
+  // What the answer to a command that reads or changes the medium means.
+  Result<> judge(const ScsiCommand& command, const ScsiStatus& status) {
+    return patience_.judge(command, status, executor_.now());
+  }
   void complain_of_refusal(const Error& refusal);
 
   bool inside(std::uint64_t offset, std::uint64_t length) const {
@@ -116,6 +121,7 @@ class ScsiDevice final : public BlockDevice {
   Executor& executor_;
   Log& log_;
   std::unique_ptr<ScsiTransport> transport_;
+  ScsiPatience patience_;
   DeviceFacts facts_;
   std::uint64_t admitted_ = 0;  // the session on which COMPARE AND WRITE may go out
   bool opening_ = true;
@@ -140,6 +146,7 @@ Task<Result<IoBuffer>> ScsiDevice::ask(ScsiCommand command, std::size_t bytes) {
     command.data = {&data, 1};
     auto status = co_await execute(command);
     if (!status) co_return fail(status.error());
+    if (opening_ && is_absence(*status)) co_return fail(Errc::kNotFound, "logical unit", status->sense_code);
     auto result = scsi_result(*status);
     if (result) co_return reply;
     const bool attention = error_class(result.error().code) == ErrorClass::kRetry;
@@ -253,7 +260,7 @@ Task<Result<>> ScsiDevice::transfer(std::uint8_t operation, std::uint64_t offset
     command.data = {&piece, 1};
     auto status = co_await execute(command);
     if (!status) co_return fail(status.error());
-    auto result = scsi_result(*status);
+    auto result = judge(command, *status);
     if (!result) co_return result;
     if (status->residual > 0) co_return fail(Errc::kTransport, "short transfer at byte", offset + done);
     done += length;
@@ -283,7 +290,7 @@ Task<Result<>> ScsiDevice::flush() {
   command.cdb[0] = kSynchronizeCache16;
   auto status = co_await execute(command);
   if (!status) co_return fail(status.error());
-  co_return scsi_result(*status);
+  co_return judge(command, *status);
 }
 
 Task<Result<>> ScsiDevice::unmap(std::uint64_t offset, std::uint64_t length) {
@@ -306,7 +313,7 @@ Task<Result<>> ScsiDevice::unmap(std::uint64_t offset, std::uint64_t length) {
     command.data = {&data, 1};
     auto status = co_await execute(command);
     if (!status) co_return fail(status.error());
-    auto result = scsi_result(*status);
+    auto result = judge(command, *status);
     if (!result) co_return result;
     offset += blocks * facts_.logical_block;
     length -= blocks * facts_.logical_block;
@@ -332,7 +339,7 @@ Task<Result<>> ScsiDevice::write_zeroes(std::uint64_t offset, std::uint64_t leng
       command.data = {&data, 1};
       auto status = co_await execute(command);
       if (!status) co_return fail(status.error());
-      result = scsi_result(*status);
+      result = judge(command, *status);
       if (!result && result.error() == Errc::kUnsupported) {
         write_same_ = false;
         continue;
@@ -365,7 +372,7 @@ Task<Result<>> ScsiDevice::compare_and_write(std::uint64_t offset, std::span<con
   // Sent once, even where the device was busy: what the caller saw to before this may not hold any more.
   auto status = co_await transport_->execute(command);
   if (!status) co_return fail(status.error());
-  auto result = scsi_result(*status);
+  auto result = judge(command, *status);
   if (!result) complain_of_refusal(result.error());
   if (result && facts_.volatile_cache && !facts_.fua) result = co_await flush();
   co_return result;

@@ -57,6 +57,10 @@ class ScsiTransport {
   virtual std::uint64_t session() const = 0;
 };
 
+// NOT READY 08/00: LIO's answer where its backend has failed an I/O.
+bool is_backend_failure(const ScsiStatus& status);
+// Any other NOT READY, and LOGICAL UNIT NOT SUPPORTED: nobody has this logical unit at present.
+bool is_absence(const ScsiStatus& status);
 // What a status means; success for GOOD.
 Result<> scsi_result(const ScsiStatus& status);
 
