@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "core/device/commands_in_flight.h"
 #include "core/device/file_locks.h"
 #include "core/device/file_lun.h"
 #include "core/device/file_reservations.h"
@@ -68,8 +69,7 @@ class FileDevice final : public BlockDevice {
   FileLun lun_;
   DeviceFacts facts_;
   FileReservations reservations_;
-  // Commands share it; a reset and the end have it alone, once all commands before them have ended.
-  SharedMutex commands_;
+  CommandsInFlight commands_;
   std::vector<std::unique_ptr<Mutex>> marks_;  // the marks' locks do not exclude within a description
 };
 
@@ -144,7 +144,7 @@ Task<Result<>> FileDevice::write_all(FileChannel channel, std::uint64_t offset, 
 
 Task<Result<>> FileDevice::read(std::uint64_t offset, std::span<std::byte> out) {
   if (!in_bounds(offset, out.size())) co_return fail(Errc::kBounds, "file LUN", offset);
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto done = co_await read_all(lun_.cached, offset, out);
   co_return done;
 }
@@ -152,7 +152,7 @@ Task<Result<>> FileDevice::read(std::uint64_t offset, std::span<std::byte> out) 
 Task<Result<>> FileDevice::write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) {
   if (!in_bounds(offset, data.size())) co_return fail(Errc::kBounds, "file LUN", offset);
   const FileChannel channel = durability == Durability::kFua ? FileChannel::kFua : FileChannel::kCached;
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto done = co_await reservations_.begin_write(channel);
   if (!done) co_return done;
   done = co_await write_all(channel, offset, data);
@@ -161,7 +161,7 @@ Task<Result<>> FileDevice::write(std::uint64_t offset, std::span<const std::byte
 }
 
 Task<Result<>> FileDevice::flush() {
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto done = co_await reservations_.check();
   if (!done) co_return done;
   int result = co_await reactor_.fdatasync(lun_.cached.get());
@@ -184,7 +184,7 @@ Task<Result<>> FileDevice::allocate(int mode, std::uint64_t offset, std::uint64_
 
 Task<Result<>> FileDevice::unmap(std::uint64_t offset, std::uint64_t length) {
   if (!in_bounds(offset, length)) co_return fail(Errc::kBounds, "file LUN", offset);
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto done = co_await reservations_.begin_write(FileChannel::kCached);
   if (!done || length == 0) {
     if (done) reservations_.end_write(FileChannel::kCached);
@@ -209,7 +209,7 @@ Task<Result<>> FileDevice::zero_by_writing(std::uint64_t offset, std::uint64_t l
 
 Task<Result<>> FileDevice::write_zeroes(std::uint64_t offset, std::uint64_t length) {
   if (!in_bounds(offset, length)) co_return fail(Errc::kBounds, "file LUN", offset);
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto done = co_await reservations_.begin_write(FileChannel::kCached);
   if (!done) co_return done;
   if (length > 0) done = co_await allocate(FALLOC_FL_ZERO_RANGE, offset, length);
@@ -227,7 +227,7 @@ Task<Result<>> FileDevice::compare_and_write(std::uint64_t offset, std::span<con
   }
   if (lun_.read_only) co_return fail(Errc::kReadOnly, "file LUN");
   const Mark mark = compare_and_write_mark(offset / block);
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto alone = co_await marks_[offset / block % kCompareAndWriteMarks]->lock();
   auto done = co_await reservations_.locks().acquire(lun_.fua, mark, lun_.index);
   if (!done) co_return done;
@@ -251,7 +251,7 @@ Task<Result<>> FileDevice::compare_then_write(std::uint64_t offset, std::span<co
 }
 
 Task<Result<>> FileDevice::change(FileReservations::Change change) {
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto done = co_await reservations_.change(std::move(change));
   co_return done;
 }
@@ -277,13 +277,13 @@ Task<Result<>> FileDevice::pr_clear(PrKey key) {
 }
 
 Task<Result<>> FileDevice::pr_preempt_and_abort(PrKey key, PrKey victim, ReservationType type) {
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto done = co_await reservations_.preempt(key, victim, type);
   co_return done;
 }
 
 Task<Result<RegisteredKeys>> FileDevice::pr_read_keys() {
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto table = co_await reservations_.read();
   if (!table) co_return fail(table.error());
   co_return table->read_keys();
@@ -295,7 +295,7 @@ Task<Result<std::vector<Registrant>>> FileDevice::pr_read_full_status() {
 }
 
 Task<Result<ReservationState>> FileDevice::pr_read_reservation() {
-  auto command = co_await commands_.lock_shared();
+  const CommandsInFlight::Command command(commands_);
   auto table = co_await reservations_.read();
   if (!table) co_return fail(table.error());
   co_return table->read_reservation();
@@ -308,10 +308,9 @@ Task<Result<ReservationCapabilities>> FileDevice::pr_report_capabilities() {
 }
 
 Task<Result<>> FileDevice::reset_lun() {
-  auto alone = co_await commands_.lock();
-  alone.unlock();
+  const CommandsInFlight::Command command(commands_);
+  co_await commands_.wait_for_older(command);
   if (lun_.read_only) co_return fail(Errc::kReadOnly, "file LUN");
-  auto command = co_await commands_.lock_shared();
   auto done = co_await reservations_.wait_for_others();
   co_return done;
 }
@@ -321,7 +320,7 @@ Task<Result<>> FileDevice::evict(std::string, std::uint64_t isid) {
 }
 
 Task<void> FileDevice::close() {
-  auto alone = co_await commands_.lock();
+  co_await commands_.wait_for_all();
   // With the descriptors go the locks: others see this opener no more.
   lun_.fua = FileHandle();
   lun_.cached = FileHandle();

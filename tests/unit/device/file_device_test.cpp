@@ -587,6 +587,33 @@ TEST_F(FileDeviceTest, ALockHeldByARunningProcessIsWaitedForUpToTheTimeout) {
   EXPECT_TRUE(host.run(a->compare_and_write(5 * kBlock, zero.bytes(), zero.bytes())));
 }
 
+Task<void> run_into(Task<Result<>> task, std::optional<Result<>>& out) {
+  Result<> done = co_await std::move(task);
+  out = done;
+}
+
+// A fence resets; the fencer's own heartbeats must not wait for what the reset waits for.
+TEST_F(FileDeviceTest, WritesPassAResetThatWaitsForASlowCommand) {
+  Child holder([&](Child& child) { return hold_mark(child, path, compare_and_write_mark(5), false); });
+  ASSERT_EQ(holder.receive(), 'h');
+  Host host;
+  auto a = host.open(path);
+  const IoBuffer zero(kBlock);
+  std::optional<Result<>> slow;
+  std::optional<Result<>> reset;
+  TaskGroup group(host.reactor->executor());
+  group.spawn(run_into(a->compare_and_write(5 * kBlock, zero.bytes(), zero.bytes()), slow));
+  group.spawn(run_into(a->reset_lun(), reset));
+  EXPECT_TRUE(host.run(a->write(0, zero.bytes(), Durability::kFua)));
+  EXPECT_FALSE(slow);
+  EXPECT_FALSE(reset);
+  holder.send('e');
+  host.reactor->run_until([&] { return reset.has_value(); });
+  EXPECT_TRUE(*reset);
+  EXPECT_TRUE(slow && *slow) << "the reset did not wait";
+  host.run(group.join());
+}
+
 TEST_F(FileDeviceTest, ADamagedSidecarIsAClearError) {
   Host host;
   const auto register_once = [&] {
