@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/base/version.h"
+
 namespace cawfs {
 
 namespace {
@@ -61,7 +63,7 @@ Outcome<CommandLine> parse_command_line(int argc, char** argv) {
   app.add_flag("-s", sloppy, "Ignore unknown options");
   app.add_flag("-n", no_mtab, "Accepted for mount(8)");
   app.add_option("-t", type, "Accepted for mount(8)");
-  app.set_version_flag("--version", "mount.cawfs 0.1.0");
+  app.set_version_flag("-V,--version", fmt::format("mount.cawfs {}", kVersion), "Print the version");
   app.footer(kFooter);
   try {
     app.parse(argc, argv);

@@ -19,15 +19,13 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_device(Reactor& reactor, Log& lo
   struct stat facts{};
   int error = 0;
   co_await reactor.run_blocking([&] { error = ::stat(source.c_str(), &facts) == 0 ? 0 : errno; });
-  if (error != 0) co_return fail(errc_of_errno(error), "source");
+  if (error != 0) co_return fail(errc_of_errno(error));
   if (S_ISBLK(facts.st_mode)) {
-    log.error("{}: kernel block devices are not supported yet; name the LUN as iscsi://host/iqn/lun, or use a file",
-              source);
-    co_return fail(Errc::kUnsupported, "kernel block device");
+    co_return fail(Errc::kUnsupported,
+                   "a kernel block device, which cawfs does not open yet (name the LUN as iscsi://host/iqn/lun)");
   }
   if (!S_ISREG(facts.st_mode)) {
-    log.error("{}: neither a file nor iscsi://host[:port]/iqn/lun", source);
-    co_return fail(Errc::kUnsupported, "source");
+    co_return fail(Errc::kUnsupported, "neither a file nor iscsi://host[:port]/iqn/lun");
   }
   auto device = co_await open_file_device(reactor, log, std::move(source), std::move(options));
   co_return device;

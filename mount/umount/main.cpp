@@ -12,6 +12,7 @@
 #include <cstring>
 #include <string>
 
+#include "core/base/version.h"
 #include "mount/mount_record.h"
 
 namespace {
@@ -89,6 +90,7 @@ int run(int argc, char** argv) {
   CLI::App app("Unmounts a cawfs file system and waits until its daemon has written everything back.",
                "umount.fuse.cawfs");
   app.footer(kFooter);
+  app.set_version_flag("-V,--version", fmt::format("umount.fuse.cawfs {}", cawfs::kVersion), "Print the version");
   app.add_option("DIR", arguments.directory, "The mount point")->required();
   app.add_flag("-f,--force", arguments.force, "Fail what is under way, and do not wait");
   app.add_flag("-l,--lazy", arguments.lazy, "Detach now, end when it is no longer used; do not wait");

@@ -98,7 +98,7 @@ class SourceTest(Tools):
         self.refuse_all(self.mount_point, ["neither a file nor"])
         self.refuse_all(self.sparse("empty", 0), ["shorter than one block"])
         self.refuse_all(self.sparse("tiny", 100), ["shorter than one block"])
-        self.assert_refused("mkfs.cawfs", self.sparse("small", 1 << 20), ["space"])
+        self.assert_refused("mkfs.cawfs", self.sparse("small", 1 << 20), ["too small"])
 
     READERS = ("mount.cawfs", "fsck.cawfs", "cawfs", "cawfs-fence", "cawfs-replay")
 
@@ -119,6 +119,37 @@ class SourceTest(Tools):
         with open(image, "rb") as file:
             file.seek(1080)
             self.assertEqual(file.read(2), b"\x53\xef", "a refusal changed the ext2 file system")
+
+    def test_a_refusal_is_one_line_and_leaves_nothing(self):
+        """In what mkfs.cawfs says, and beside what it refuses; the next try must not stumble over the last."""
+        foreign = self.sparse("ext2")
+        cluster.run("mke2fs", "-q", "-F", foreign)
+        small = self.sparse("small", 1 << 20)
+        new = self.path("new")
+        there = sorted(os.listdir(self.directory))
+        for words, line in [("--force destroys it", [foreign]), ("leave --size out", ["--size", "64M", foreign]),
+                            ("at least", [small]), ("at least", ["--size", "2M", new]),
+                            ("less than one block", ["--size", "10", new]), ("--size", [new]),
+                            ("neither a file nor", [self.mount_point])]:
+            with self.subTest(line=line):
+                done = self.run_tool("mkfs.cawfs", *line)
+                self.assertIn(done.returncode, {1, 2})
+                self.assertIn(words, done.stdout)
+                self.assertEqual(done.stdout.count("\n"), 1, done.stdout)
+                self.assertEqual(sorted(os.listdir(self.directory)), there)
+        self.assertEqual(self.run_tool("mkfs.cawfs", "-q", "--size", "64M", new).returncode, 0)
+
+    def test_exit_codes(self):
+        """Of fsck.cawfs at boot, and of cawfs-replay for a slot that is none."""
+        image = self.formatted("image")
+        self.assertEqual(self.run_tool("fsck.cawfs", "-a", image).returncode, 0)
+        for source in (self.path("absent"), self.sparse("zeroes")):
+            done = self.run_tool("fsck.cawfs", "-a", source)
+            self.assertEqual(done.returncode, 8)
+            self.assertIn(str(source), done.stdout)
+        done = self.run_tool("cawfs-replay", "--slot", 9, image)
+        self.assertEqual(done.returncode, 4)
+        self.assertIn("slot 9 has no journal", done.stdout)
 
     def test_cut_off(self):
         whole = self.populated("whole").read_bytes()
@@ -162,7 +193,7 @@ class UsageTest(Tools):
                             [image, self.mount_point, "-o", "poll=x"], [image, self.mount_point, "-o", "initiator"],
                             [image, self.mount_point, "-o", "ro=1"], [image, self.mount_point, "-o", "norecovery"],
                             [image, self.path("absent")], [image, image]],
-            "fsck.cawfs": [["--banana"], [], ["-n"], [image], ["-n", "-p", image]],
+            "fsck.cawfs": [["--banana"], [], ["-n"], [image], ["-y", image], ["-n", "-p", image]],
             "cawfs": [[], ["banana"], ["status"], ["status", "--banana", image]],
             "cawfs-fence": [[], ["--banana", image], ["--slot", "64", image], ["--slot", "-1", image],
                             ["--force", image], ["--self-test", "--slot", "1", image], ["--rounds", "5", image]],
@@ -186,6 +217,10 @@ class UsageTest(Tools):
             self.assertEqual(done.returncode, 0)
             for word in ("Usage", "Exit codes"):
                 self.assertIn(word, done.stdout, tool)
+            self.assertNotIn("SCSI disk", done.stdout, "kernel disks are not opened yet")
+            for flag in ("-V", "--version"):
+                done = self.run_tool(tool, flag)
+                self.assertEqual((done.returncode, done.stdout.split()[0]), (0, tool))
 
     def test_umount_of_what_is_not_ours(self):
         done = self.run_tool("umount.fuse.cawfs", self.mount_point)

@@ -175,6 +175,11 @@ class FenceAndReplayTest(Tools):
         self.assertEqual(self.tool("cawfs-fence").count("silent"), 2)
         self.assertIn("no node is in slot 7", self.tool("cawfs-fence", "--slot", 7, expect=1))
 
+        # Nothing is known of the rest, so no figures; and it is not damaged, only not to be checked yet.
+        checked = self.tool("fsck.cawfs", "-n", expect=8)
+        self.assertIn("cawfs-replay --replay", checked)
+        self.assertNotIn("blocks in use", checked)
+
         was = self.lun_hash() if KIND == "file" else None
         for arguments in ([], ["--dry-run"]):
             listed = self.tool("cawfs-replay", *arguments, expect=1)

@@ -7,7 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "core/base/version.h"
+
 namespace cawfs {
+
+void add_version(CLI::App& app) {
+  app.set_version_flag("-V,--version", fmt::format("{} {}", app.get_name(), kVersion), "Print the version");
+}
 
 int finish_parsing(const CLI::App& app, const CLI::ParseError& error, int usage) {
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);

@@ -90,13 +90,14 @@ Task<Result<>> run_passes(Check& check) {
   if (!orphans) co_return orphans;
   check.check_connections();
   const Result<> bitmaps = co_await check.check_bitmaps();
+  check.report.complete = bitmaps.has_value();
   co_return bitmaps;
 }
 
 Task<Result<>> refuse_live_nodes(Executor& executor, BlockDevice& device, const format::Superblock& superblock) {
   const Result<LiveNodes> live = co_await find_live_nodes(executor, device, superblock, LookFor::kAny);
   if (!live) co_return fail(live.error());
-  if (live->any()) co_return fail(Errc::kLive, "slot", live->slots.front().value);
+  if (live->any()) co_return fail(Errc::kLive, "a node is there (cawfs status names it)");
   co_return Result<>{};
 }
 

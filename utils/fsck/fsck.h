@@ -29,6 +29,7 @@ struct FsckReport {
   std::uint64_t blocks = 0;  // of the groups
   std::uint64_t used_blocks = 0;
   std::uint64_t orphans = 0;
+  bool complete = false;  // else the check ended early, and the figures say nothing
 
   bool clean() const { return problem_count == 0; }
   bool has(Problem problem) const;

@@ -15,7 +15,7 @@ namespace cawfs {
 namespace {
 
 constexpr const char* kFooter =
-    R"(SOURCE is iscsi://host[:port]/iqn/lun, a SCSI disk, or a file. Everything on it is lost.
+    R"(SOURCE is iscsi://host[:port]/iqn/lun, or a file. Everything on it is lost.
 
 A LUN must prove that COMPARE AND WRITE is atomic and that persistent reservations refuse
 whom they should, between two sessions, before anything is written. All keys of an old
@@ -67,6 +67,7 @@ std::string take_texts(const Texts& texts, MkfsArguments& arguments) {
     const auto size = parse_size(texts.size);
     if (!size || *size == 0) return fmt::format("--size: '{}' is no size", texts.size);
     if (arguments.source.starts_with("iscsi://")) return "--size: only files can be created";
+    if (*size < kBlockSize) return fmt::format("--size: {} are less than one block ({})", texts.size, kBlockSize);
     arguments.create_bytes = *size / kBlockSize * kBlockSize;
   }
   if (!texts.journal_size.empty()) {
@@ -101,6 +102,7 @@ ParsedMkfs parse_mkfs(int argc, const char* const* argv) {
   bool local = false;
   CLI::App app("Makes a cawfs file system.", "mkfs.cawfs");
   app.footer(kFooter);
+  add_version(app);
   app.add_option("SOURCE", arguments.source, "The LUN")->required();
   app.add_option("-L,--label", arguments.make.label, "Its name, up to 64 bytes (default: none)");
   app.add_option("-U,--uuid", texts.uuid, "Its UUID (default: a random one)");

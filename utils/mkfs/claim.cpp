@@ -1,5 +1,7 @@
 #include "utils/mkfs/claim.h"
 
+#include <fmt/format.h>
+
 #include <functional>
 
 #include "core/device/probe.h"
@@ -88,8 +90,8 @@ Task<Result<>> Claim::take(OldKeys old_keys) {
   const auto before = co_await past_attentions<ReservationState>([&] { return device_.pr_read_reservation(); });
   if (!before) co_return fail(before.error());
   if (before->type != ReservationType::kNone && old_keys == OldKeys::kRefuse) {
-    log_.error("the device is reserved (type {}, key {:#018x}); --force takes it over", before->raw_type,
-               before->holder.value);
+    in_the_way_ = fmt::format("it is reserved (type {}, key {:#018x}); --force takes it over", before->raw_type,
+                              before->holder.value);
     co_return fail(Errc::kForeignReservation);
   }
   do key_ = PrKey{random_.next()};

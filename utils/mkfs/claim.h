@@ -2,6 +2,8 @@
 // from writing; and proves on the way that the device can do what cawfs needs.
 #pragma once
 
+#include <string>
+
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/random.h"
@@ -22,6 +24,8 @@ class Claim {
   // Registers a fresh key and reserves the device. Where others' keys or a reservation stand: preempts them all
   // (whoever wakes up later cannot write), or refuses. kUnsupported, kForeignReservation, device errors.
   Task<Result<>> take(OldKeys old_keys);
+  // After take() has refused: what stands there, in words; empty where its error says enough.
+  const std::string& in_the_way() const { return in_the_way_; }
   // Tries COMPARE AND WRITE and the reservation against `second`, another session; null: there can be none, and less is
   // proved. After take(). Destroys the contents of what will be the scratch block.
   Task<Result<>> prove(BlockDevice* second);
@@ -40,6 +44,7 @@ class Claim {
   Log& log_;
   PrKey key_;
   Aptpl aptpl_ = Aptpl::kYes;
+  std::string in_the_way_;
 };
 
 }  // namespace cawfs

@@ -142,7 +142,8 @@ int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Lists the slots of a cawfs file system, or fences one.", "cawfs-fence");
   app.footer(kFooter);
-  app.add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, a SCSI disk or a file")->required();
+  add_version(app);
+  app.add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, or a file")->required();
   auto* slot = app.add_option("--slot", arguments.slot, "Fence the node in this slot")->check(CLI::Range(0, 63));
   app.add_flag("--force", arguments.force, "Even if it shows life")->needs(slot);
   auto* test = app.add_flag("--self-test", arguments.self_test, "Does fencing work on this empty LUN?");

@@ -7,6 +7,7 @@
 
 #include "core/base/explain.h"
 #include "core/device/open_device.h"
+#include "core/format/superblock_io.h"
 #include "core/runtime/reactor.h"
 #include "utils/common/messages.h"
 #include "utils/common/usage.h"
@@ -33,7 +34,8 @@ Examples:
 Exit codes:
   0   no problem
   4   problems were found
-  8   it could not be checked: mounted, no cawfs, or the device failed
+  8   it could not be checked: mounted, a journal to be replayed first, no cawfs, or the device
+      failed
   16  wrong usage
 )";
 
@@ -41,6 +43,7 @@ struct Arguments {
   std::string source;
   bool check = false;
   bool boot = false;
+  bool repair = false;
   bool problems = false;
   bool tolerate = false;
   bool quiet = false;
@@ -52,12 +55,26 @@ int fail_with(const std::string& message) {
   return kFailed;
 }
 
-int print_report(const FsckReport& report, bool quiet) {
+// A dead node's journal is in the way, and nothing else has been found.
+bool only_needs_replay(const FsckReport& report) {
+  return !report.complete && report.slots_to_recover > 0 && report.problem_count == report.slots_to_recover;
+}
+
+int print_report(const FsckReport& report, const std::string& source, bool quiet) {
   std::fputs(report.text().c_str(), stdout);
+  const std::string problems = fmt::format("{} problem{}", report.problem_count, report.problem_count == 1 ? "" : "s");
+  if (only_needs_replay(report)) {
+    return fail_with(fmt::format(
+        "{}: not checked: a dead node's journal is to be replayed first, by a mount or by cawfs-replay --replay",
+        source));
+  }
+  if (!report.complete) {
+    if (!quiet) fmt::print("{}; not checked any further\n", problems);
+    return kProblems;
+  }
   if (!quiet) {
-    fmt::print("{}: {} inodes, {} of them directories; {} of {} blocks in use\n",
-               report.clean() ? "clean" : fmt::format("{} problems", report.problem_count), report.inodes,
-               report.directories, report.used_blocks, report.blocks);
+    fmt::print("{}: {} inodes, {} of them directories; {} of {} blocks in use\n", report.clean() ? "clean" : problems,
+               report.inodes, report.directories, report.used_blocks, report.blocks);
   }
   return report.clean() ? kClean : kProblems;
 }
@@ -66,7 +83,24 @@ void print_problems() {
   for (const ProblemInfo& problem : all_problems()) fmt::print("{:28}{}\n", problem.name, problem.meaning);
 }
 
-Task<int> check(Reactor& reactor, Arguments arguments) {
+Task<int> check(Reactor& reactor, BlockDevice& device, Arguments arguments) {
+  ProgressLine progress("fsck.cawfs: checking");
+  FsckOptions options;
+  options.tolerate_dirty_journals = arguments.tolerate;
+  options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.show(done, total); };
+  const Result<FsckReport> report = co_await check_file_system(reactor.executor(), device, std::move(options));
+  if (!report) co_return fail_with(fmt::format("{}: {}", arguments.source, explain(report.error())));
+  co_return print_report(*report, arguments.source, arguments.quiet);
+}
+
+// All there is to be done at boot.
+Task<int> look(BlockDevice& device, Arguments arguments) {
+  const Result<format::Superblock> superblock = co_await read_superblock(device);
+  if (!superblock) co_return fail_with(fmt::format("{}: {}", arguments.source, explain(superblock.error())));
+  co_return kClean;
+}
+
+Task<int> open_and_check(Reactor& reactor, Arguments arguments) {
   const auto log = stderr_log("fsck.cawfs", LogLevel::kWarning);
   OpenOptions open;
   open.read_only = true;
@@ -74,23 +108,25 @@ Task<int> check(Reactor& reactor, Arguments arguments) {
   open.initiator_name = arguments.initiator;
   auto device = co_await open_device(reactor, *log, arguments.source, open);
   if (!device) co_return fail_with(fmt::format("{}: {}", arguments.source, explain(device.error())));
-  ProgressLine progress("fsck.cawfs: checking");
-  FsckOptions options;
-  options.tolerate_dirty_journals = arguments.tolerate;
-  options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.show(done, total); };
-  const Result<FsckReport> report = co_await check_file_system(reactor.executor(), **device, std::move(options));
+  int code = kClean;
+  if (arguments.boot) {
+    code = co_await look(**device, arguments);
+  } else {
+    code = co_await check(reactor, **device, arguments);
+  }
   co_await (*device)->close();
-  if (!report) co_return fail_with(fmt::format("{}: {}", arguments.source, explain(report.error())));
-  co_return print_report(*report, arguments.quiet);
+  co_return code;
 }
 
 int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Checks a cawfs file system.", "fsck.cawfs");
   app.footer(kFooter);
-  auto* source = app.add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, a SCSI disk or a file");
+  add_version(app);
+  auto* source = app.add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, or a file");
   auto* only_check = app.add_flag("-n", arguments.check, "Check, and change nothing");
-  app.add_flag("-a,-p", arguments.boot, "At boot: nothing to do, mounting replays the journals")->excludes(only_check);
+  app.add_flag("-a,-p", arguments.boot, "At boot: is it there? Mounting replays the journals")->excludes(only_check);
+  app.add_flag("-y", arguments.repair, "Repair: not there yet");
   app.add_flag("--problems", arguments.problems, "List all problems and their meaning");
   app.add_flag("--tolerate-dirty-journals", arguments.tolerate,
                "Go on where a dead node's journal is waiting to be replayed");
@@ -105,15 +141,14 @@ int run(int argc, char** argv) {
     print_problems();
     return kClean;
   }
-  if (arguments.boot) return kClean;
-  if (source->count() == 0 || !arguments.check) {
+  if (source->count() == 0 || arguments.repair || (!arguments.check && !arguments.boot)) {
     fmt::print(stderr, "fsck.cawfs: {}; see fsck.cawfs --help\n",
-               source->count() == 0 ? "no SOURCE" : "only checking is there: say -n");
+               source->count() == 0 ? "no SOURCE" : "it cannot repair yet, only check: say -n");
     return kUsage;
   }
   auto reactor = Reactor::make();
   if (!reactor) return fail_with("the kernel has no io_uring, or forbids it");
-  return (*reactor)->run(check(**reactor, std::move(arguments)));
+  return (*reactor)->run(open_and_check(**reactor, std::move(arguments)));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "core/base/explain.h"
 #include "core/device/open_device.h"
+#include "core/format/file_system_plan.h"
 #include "core/format/superblock_io.h"
 #include "core/runtime/reactor.h"
 #include "utils/common/messages.h"
@@ -24,9 +25,20 @@ constexpr std::uint32_t kFileDeadTimeMs = 10'000;
 
 // Makes the file, or brings an existing one to size (only with --force). False after a message.
 bool create_file(const MkfsArguments& arguments) {
+  // Before there is a file, which the next try would find in its way.
+  const std::uint32_t logical_block = arguments.logical_block == 0 ? kBlockSize : arguments.logical_block;
+  const auto plan = plan_file_system(arguments.create_bytes, logical_block, arguments.make);
+  if (!plan && plan.error() == Errc::kNoSpace) {
+    fmt::print(stderr, "mkfs.cawfs: {}: {}\n", arguments.source,
+               too_small_text(arguments.create_bytes, logical_block, arguments.make));
+    return false;
+  }
   const int fd = ::open(arguments.source.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | (arguments.force ? 0 : O_EXCL), 0600);
   const bool done = fd >= 0 && ftruncate(fd, static_cast<off_t>(arguments.create_bytes)) == 0;
-  if (!done) fmt::print(stderr, "mkfs.cawfs: cannot create {}: {}\n", arguments.source, std::strerror(errno));
+  if (!done) {
+    fmt::print(stderr, "mkfs.cawfs: cannot create {}: {}{}\n", arguments.source, std::strerror(errno),
+               errno == EEXIST ? "; leave --size out to use it as it is, or give it the size with --force" : "");
+  }
   if (fd >= 0) ::close(fd);
   return done;
 }
@@ -60,12 +72,16 @@ class Program {
         log_(stderr_log("mkfs.cawfs", arguments_.quiet ? LogLevel::kError : LogLevel::kWarning)) {}
 
   Task<int> run() {
+    const bool free = co_await look_before();
+    if (!free) co_return kFailed;
     OpenOptions options;
     options.initiator_name = arguments_.initiator;
     options.file_logical_block = arguments_.logical_block;
     auto device = co_await open_device(reactor_, *log_, arguments_.source, options);
     if (!device) {
-      log_->error("{}: {}", arguments_.source, explain(device.error()));
+      const bool absent = device.error() == Errc::kNotFound && !arguments_.source.starts_with("iscsi://");
+      log_->error("{}: {}{}", arguments_.source, explain(device.error()),
+                  absent ? "; with --size SIZE it is created" : "");
       co_return kFailed;
     }
     auto second = co_await open_second(**device);
@@ -76,6 +92,26 @@ class Program {
   }
 
  private:
+  // Opening a file for writing makes its sidecar, which has no business beside somebody else's file system. What it
+  // cannot look at, the rest finds out about.
+  Task<bool> look_before() {
+    if (!is_file(arguments_.source) || ::access(arguments_.source.c_str(), W_OK) != 0) co_return true;
+    OpenOptions options;
+    options.read_only = true;
+    options.exclusive = false;
+    options.file_logical_block = arguments_.logical_block;
+    auto device = co_await open_device(reactor_, *log_, arguments_.source, options);
+    if (!device) co_return true;
+    const MkfsOptions wanted{.make = arguments_.make, .force = arguments_.force, .progress = {}};
+    const Result<> looked = co_await look_before_mkfs(parts(**device, nullptr), wanted);
+    co_await (*device)->close();
+    co_return looked.has_value();
+  }
+
+  MkfsParts parts(BlockDevice& device, BlockDevice* second) {
+    return {reactor_.executor(), device, second, *random_, *log_, arguments_.source};
+  }
+
   // Another session, for the probe. Null, after a warning, where the LUN cannot have one.
   Task<std::unique_ptr<BlockDevice>> open_second(const BlockDevice& first) {
     if (!arguments_.make.clustered || first.facts().write_protected) co_return nullptr;
@@ -99,12 +135,8 @@ class Program {
     if (!arguments_.quiet) {
       options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.show(done, total); };
     }
-    const MkfsParts parts{reactor_.executor(), device, second, *random_, *log_};
-    const Result<format::Superblock> made = co_await run_mkfs(parts, std::move(options));
-    if (!made) {
-      log_->error("{}: {}", arguments_.source, explain(made.error()));
-      co_return kFailed;
-    }
+    const Result<format::Superblock> made = co_await run_mkfs(parts(device, second), std::move(options));
+    if (!made) co_return kFailed;
     if (!arguments_.quiet) print_result(*made);
     co_return 0;
   }

@@ -29,8 +29,8 @@ mounted. It needs the dead-time to see that a node is dead, fences it as a mount
 refuses the journal of a node that lives.
 
 Examples:
-  cawfs-replay /dev/mapper/lun                  list the journals, and what replay would write
-  cawfs-replay --slot 2 /dev/mapper/lun         the same for slot 2 only
+  cawfs-replay iscsi://san/iqn.x:y/0            list the journals, and what replay would write
+  cawfs-replay --slot 2 iscsi://san/iqn.x:y/0   the same for slot 2 only
   cawfs-replay --replay iscsi://san/iqn.x:y/0   replay the journals of all dead nodes
   cawfs-replay --replay --slot 2 disk.img       replay the journal of slot 2's dead node
 
@@ -39,7 +39,7 @@ Exit codes:
   1  at least one does (without --replay)
   2  wrong usage
   3  refused: the slot's node is alive
-  4  the device, the file system or a journal cannot be read or written
+  4  the device, the file system or a journal cannot be read or written, or the slot has no journal
 )";
 
 struct Arguments {
@@ -96,7 +96,7 @@ class Program {
       const auto has = [slot](const JournalState& journal) { return journal.slot.value == slot; };
       if (std::ranges::any_of(*journals, has)) continue;
       fmt::print(stderr, "cawfs-replay: {}: slot {} has no journal\n", arguments_.source, slot);
-      co_return kUsage;
+      co_return kFailed;
     }
     std::fputs(print_journals(*journals).c_str(), stdout);
     std::fflush(stdout);
@@ -140,7 +140,8 @@ int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Lists the journals of a cawfs file system, and replays those of dead nodes.", "cawfs-replay");
   app.footer(kFooter);
-  app.add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, a SCSI disk or a file")->required();
+  add_version(app);
+  app.add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, or a file")->required();
   app.add_option("--slot", arguments.slots, "Only this slot's journal; may be repeated (default: all)")
       ->check(CLI::Range(0, static_cast<int>(kSlots) - 1));
   auto* replay = app.add_flag("--replay", arguments.replay, "Fence the dead nodes and replay their journals");

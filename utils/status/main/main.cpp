@@ -63,10 +63,11 @@ int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Looks at a cawfs file system from outside.", "cawfs");
   app.footer(kFooter);
+  add_version(app);
   app.require_subcommand(1);
   auto* command = app.add_subcommand("status", "Nodes, heartbeats, locks held, journal use, space");
   command->footer(kStatusFooter);
-  command->add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, a SCSI disk or a file")->required();
+  command->add_option("SOURCE", arguments.source, "iscsi://host[:port]/iqn/lun, or a file")->required();
   command->add_flag("--json", arguments.json, "For programs");
   command->add_option("--initiator", arguments.initiator, "iSCSI initiator name (default: the host's, made unique)");
   try {
