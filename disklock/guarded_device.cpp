@@ -21,7 +21,12 @@ bool is_attention(Errc code) {
 }  // namespace
 
 GuardedDevice::GuardedDevice(BlockDevice& raw, Executor& executor)
-    : raw_(raw), executor_(executor), changed_(executor), tasks_(executor) {}
+    : raw_(raw), executor_(executor), session_(raw.session()), changed_(executor), tasks_(executor) {}
+
+void GuardedDevice::set_keeper(NexusKeeper* keeper) {
+  keeper_ = keeper;
+  raw_.bind(session_);
+}
 
 void GuardedDevice::end(Error reason) {
   if (ended_) return;
@@ -36,20 +41,29 @@ Task<void> GuardedDevice::join() {
 // --- the gate -------------------------------------------------------------------------------------------------------
 
 Task<Result<>> GuardedDevice::pass_gate() {
-  while (!ended_ && !open_) co_await changed_.wait();
+  note_session();
+  while (!ended_ && !open_) {
+    co_await changed_.wait();
+    note_session();
+  }
   if (ended_) co_return fail(*ended_);
   co_return Result<>{};
 }
 
 Task<Result<>> GuardedDevice::pass_gate_for_heartbeat() {
-  while (!ended_ && !open_ && !writing_again_) co_await changed_.wait();
+  note_session();
+  while (!ended_ && !open_ && !writing_again_) {
+    co_await changed_.wait();
+    note_session();
+  }
   if (ended_) co_return fail(*ended_);
   co_return Result<>{};
 }
 
 Task<Result<>> GuardedDevice::pass_gate_for_caw() {
   while (!ended_) {
-    if (open_ && admitted_ != raw_.session()) close_gate(false, 0);
+    note_session();
+    if (open_ && !admitted_) close_gate(false, 0);
     if (open_ && (!keeper_ || keeper_->may_compare_and_write())) co_return Result<>{};
     co_await changed_.wait();
   }
@@ -68,9 +82,19 @@ bool GuardedDevice::note(const Error& error, std::uint64_t sequence) {
   return error.code == Errc::kTransport;
 }
 
+// All that is in flight goes out on the old session or not at all, so all of it is waited for.
+void GuardedDevice::note_session() {
+  if (session_ == raw_.session()) return;
+  session_ = raw_.session();
+  admitted_ = false;
+  attention_at_ = 0;
+  close_gate(true, 0);
+}
+
 void GuardedDevice::close_gate(bool reset, std::uint64_t sequence) {
   if (ended_) return;
   reset_ = reset_ || reset;
+  resets_ += reset ? 1 : 0;
   attention_at_ = std::max(attention_at_, sequence);
   ++attentions_;
   writing_again_ = false;
@@ -109,12 +133,13 @@ Task<void> GuardedDevice::drain_attentions() {
 
 Task<void> GuardedDevice::reopen() {
   while (!ended_) {
+    note_session();
     if (later_change_in_flight()) {
       co_await changed_.wait();
       continue;
     }
     // Of one session: what is found out here counts for no other.
-    const std::uint64_t session = raw_.session();
+    const std::uint64_t session = session_;
     co_await drain_attentions();
     const std::uint64_t seen = attentions_;
     const bool reset = reset_;
@@ -123,6 +148,8 @@ Task<void> GuardedDevice::reopen() {
       if (!mine) end(mine.error());
     }
     if (ended_) break;
+    if (session != raw_.session()) continue;
+    if (keeper_) raw_.bind(session);
     if (reset) {
       writing_again_ = seen == attentions_;
       changed_.notify_all();
@@ -137,7 +164,7 @@ Task<void> GuardedDevice::reopen() {
     // A conflict that persists although key and slot stand must not spin.
     if (!reset) co_await executor_.sleep(1ms);
     if (seen != attentions_ || session != raw_.session()) continue;
-    admitted_ = session;
+    admitted_ = true;
     raw_.admit(session);
     reset_ = false;
     attention_at_ = 0;
@@ -157,6 +184,7 @@ Task<Result<>> GuardedDevice::read(std::uint64_t offset, std::span<std::byte> ou
     start(request);
     Result<> done = co_await raw_.read(offset, out);
     finish(request);
+    note_session();
     if (ended_) co_return fail(*ended_);
     if (done) co_return done;
     if (!note(done.error(), request.sequence)) co_return done;
@@ -182,17 +210,19 @@ Task<Result<>> GuardedDevice::change(Change change) {
   while (true) {
     Result<> open = co_await pass_gate();
     if (!open) co_return open;
+    const std::uint64_t resets = resets_;
     InFlight request;
     start(request);
     Result<> done = co_await send(change);
     finish(request);
+    note_session();
     if (ended_) co_return fail(*ended_);
     if (done) {
       // A reset whose unit attention an older request is about to bring may have emptied the cache before this flush.
       const bool flushes = change.kind == Change::Kind::kFlush && facts().volatile_cache;
       while (flushes && !ended_ && older_in_flight(request.sequence)) co_await changed_.wait();
       if (ended_) co_return fail(*ended_);
-      if (!open_ && reset_) continue;  // the reset may have undone it
+      if (resets != resets_) continue;  // the reset may have undone it
       if (flushes) unflushed_.flushed(request.sequence);
       remember(change);
       co_return done;

@@ -8,15 +8,18 @@
 // - A plain write, flush, unmap or write_zeroes whose outcome is unknown (a reset, a unit attention, a transport error)
 //   is sent again until it has been answered. A device ends what it had in flight before it serves a request after a
 //   transport error (an iSCSI session is reinstated), so no older copy of it can land later.
-// - COMPARE AND WRITE is sent only where it will not be refused (see BlockDevice::session()). After each login the gate
-// is
-//   closed until unit attentions are drained and the keeper has found key and slot; only then is the session admitted.
-//   And right before each one the keeper is asked whether its lease allows it.
+// - A new session counts as a reset: the target may have crashed and come back, and LIO raises no unit attention for
+//   that. After each login the gate is closed before anything is changed, until unit attentions are drained and the
+//   keeper has found key and slot; only then do changes go out on it, first those that the reset may have undone.
+// - COMPARE AND WRITE is sent only where it will not be refused (see BlockDevice::session()): never before the session,
+//   the first one included, has been looked after so. And right before each the keeper is asked whether its lease
+//   allows it.
 // - COMPARE AND WRITE is not sent again here: where it may have run the answer is kTransport, with the gate open again,
 //   and CawEditor settles it.
 // - Reads pass a closed gate and are sent again after unit attentions and transport errors.
 // - A cached write is kept until a flush has followed it, and is written again after a reset, before any other write: a
-//   target that lost its power has lost its cache, and the flush after that would know nothing of it.
+//   target that lost its power has lost its cache, and the flush after that would know nothing of it. A change that was
+//   in flight at a reset is sent again whatever its answer.
 //
 // So callers see kMiscompare, kMedium, kThinFull, kBounds, kUnsupported, kTransport from compare_and_write() only, and,
 // once the device has ended, the error it was ended with (kFenced, kStopping). While the storage is gone, requests
@@ -46,11 +49,11 @@ class NexusKeeper {
  public:
   virtual ~NexusKeeper() = default;
   // All writes are stopped. Returns ok once the key is registered, the reservation exists and the slot is ours; an
-  // error ends the device for good. Waits out transport errors; uses the raw device. `reset`: 29/xx was seen.
+  // error ends the device for good. Waits out transport errors; uses the raw device. `reset`: there may have been one.
   virtual Task<Result<>> regain(bool reset) = 0;
   // May a COMPARE AND WRITE go out now? Where not, it waits for GuardedDevice::keeper_changed().
   virtual bool may_compare_and_write() const { return true; }
-  // 29/xx was seen just now: called before any request is answered after it. Must not wait.
+  // 29/xx or a new session was seen just now: called before any request is answered after it. Must not wait.
   virtual void reset_seen() {}
 };
 
@@ -59,7 +62,7 @@ class GuardedDevice final : public BlockDevice {
   // `raw` and `executor` outlive it. join() before it is destroyed.
   GuardedDevice(BlockDevice& raw, Executor& executor);
   // Without a keeper a unit attention or conflict only has the request sent again, conflicts after a while.
-  void set_keeper(NexusKeeper* keeper) { keeper_ = keeper; }
+  void set_keeper(NexusKeeper* keeper);
   // What may_compare_and_write() says may have changed.
   void keeper_changed() { changed_.notify_all(); }
 
@@ -128,6 +131,8 @@ class GuardedDevice final : public BlockDevice {
   Task<void> drain_attentions();
   // Notes an error's meaning for the nexus; true if the request may be sent again.
   bool note(const Error& error, std::uint64_t sequence);
+  // To be called before whatever depends on which session this is.
+  void note_session();
   void close_gate(bool reset, std::uint64_t sequence);
   Task<void> reopen();
   bool later_change_in_flight() const;
@@ -145,12 +150,14 @@ class GuardedDevice final : public BlockDevice {
   std::uint64_t sequence_ = 0;
   boost::intrusive::list<InFlight, boost::intrusive::constant_time_size<false>> in_flight_;
   bool open_ = true;
-  bool writing_again_ = false;             // closed but for heartbeats: the node is one still
-  std::optional<std::uint64_t> admitted_;  // the session that has been looked after
-  bool reset_ = false;                     // a reset was seen since the gate closed
-  std::uint64_t attention_at_ = 0;         // requests sent before this one count as ended
-  std::uint64_t attentions_ = 0;           // counts them; a new one restarts what the gate's task does
-  Condition changed_;                      // gate opened, request ended, device ended
+  bool writing_again_ = false;      // closed but for heartbeats: the node is one still
+  std::uint64_t session_;           // the latest that was noted
+  bool admitted_ = false;           // it has been looked after
+  bool reset_ = false;              // a reset was seen since the gate closed
+  std::uint64_t resets_ = 0;        // counts them
+  std::uint64_t attention_at_ = 0;  // requests sent before this one count as ended
+  std::uint64_t attentions_ = 0;    // counts them; a new one restarts what the gate's task does
+  Condition changed_;               // gate opened, request ended, device ended
   TaskGroup tasks_;
 
   UnflushedWrites unflushed_;

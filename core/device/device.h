@@ -112,6 +112,10 @@ class BlockDevice {
   // device was opened is admitted until admit() names another. 0 where there are no sessions.
   virtual std::uint64_t session() const { return 0; }
   virtual void admit(std::uint64_t /*session*/) {}
+  // From now on write(), flush(), unmap() and write_zeroes() go out on `session` only, too. A session begun by itself
+  // may be one with another target: the same one after a crash, which has lost its cache, and perhaps all
+  // registrations.
+  virtual void bind(std::uint64_t /*session*/) {}
 
   // REGISTER: from `current` (0: none yet) to `key` (0: unregister); kReservationConflict if `current` is not ours.
   virtual Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) = 0;

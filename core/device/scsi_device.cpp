@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -69,6 +70,7 @@ class ScsiDevice final : public BlockDevice {
                                    std::span<const std::byte> data) override;
   std::uint64_t session() const override { return transport_->session(); }
   void admit(std::uint64_t session) override { admitted_ = session; }
+  void bind(std::uint64_t session) override { bound_ = session; }
   Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) override {
     return reserve_out(0x00, 0, current, key, aptpl);
   }
@@ -100,6 +102,7 @@ class ScsiDevice final : public BlockDevice {
   Task<Result<IoBuffer>> ask(ScsiCommand command, std::size_t bytes = kReplyBytes);
   Task<Result<>> reserve_out(std::uint8_t action, std::uint8_t type, PrKey key, PrKey service_key, Aptpl aptpl);
   Task<Result<IoBuffer>> reserve_in(std::uint8_t action, std::size_t bytes);
+  Task<Result<>> flush_on(std::optional<std::uint64_t> session);
   Task<Result<>> transfer(std::uint8_t operation, std::uint64_t offset, iovec data, std::uint8_t flags);
   Task<Result<>> discover_capacity();
   Task<Result<>> discover_cache();
@@ -123,7 +126,8 @@ class ScsiDevice final : public BlockDevice {
   std::unique_ptr<ScsiTransport> transport_;
   ScsiPatience patience_;
   DeviceFacts facts_;
-  std::uint64_t admitted_ = 0;  // the session on which COMPARE AND WRITE may go out
+  std::uint64_t admitted_ = 0;          // the session on which COMPARE AND WRITE may go out
+  std::optional<std::uint64_t> bound_;  // and the one for all other changes; none: any
   bool opening_ = true;
   bool write_same_ = true;
 };
@@ -248,6 +252,7 @@ Task<Result<>> ScsiDevice::discover() {
 
 Task<Result<>> ScsiDevice::transfer(std::uint8_t operation, std::uint64_t offset, iovec data, std::uint8_t flags) {
   auto* bytes = static_cast<std::byte*>(data.iov_base);
+  const auto session = bound_;
   for (std::size_t done = 0; done < data.iov_len;) {
     const std::size_t length = std::min<std::size_t>(data.iov_len - done, facts_.max_transfer);
     iovec piece{bytes + done, length};
@@ -258,6 +263,7 @@ Task<Result<>> ScsiDevice::transfer(std::uint8_t operation, std::uint64_t offset
     put(command.cdb, 10, length / facts_.logical_block, 4);
     command.direction = operation == kRead16 ? ScsiDirection::kIn : ScsiDirection::kOut;
     command.data = {&piece, 1};
+    if (operation == kWrite16) command.session = session;
     auto status = co_await execute(command);
     if (!status) co_return fail(status.error());
     auto result = judge(command, *status);
@@ -276,18 +282,26 @@ Task<Result<>> ScsiDevice::read(std::uint64_t offset, std::span<std::byte> out) 
 
 Task<Result<>> ScsiDevice::write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) {
   if (!inside(offset, data.size())) co_return fail(Errc::kBounds, "write at byte", offset);
+  const auto session = bound_;
   const bool through = durability == Durability::kFua && facts_.volatile_cache;
   const std::uint8_t flags = through && facts_.fua ? kFuaBit : 0;
   // The transport reads what it sends; iovec has no const.
   auto result = co_await transfer(kWrite16, offset, iovec{const_cast<std::byte*>(data.data()), data.size()}, flags);
-  if (result && through && !facts_.fua) result = co_await flush();
+  if (result && through && !facts_.fua) result = co_await flush_on(session);
   co_return result;
 }
 
 Task<Result<>> ScsiDevice::flush() {
+  return flush_on(bound_);
+}
+
+// The flush after a write or COMPARE AND WRITE goes out on the same session: another one's target may know nothing of
+// it.
+Task<Result<>> ScsiDevice::flush_on(std::optional<std::uint64_t> session) {
   if (!facts_.volatile_cache) co_return Result<>{};
   ScsiCommand command;
   command.cdb[0] = kSynchronizeCache16;
+  command.session = session;
   auto status = co_await execute(command);
   if (!status) co_return fail(status.error());
   co_return judge(command, *status);
@@ -297,6 +311,7 @@ Task<Result<>> ScsiDevice::unmap(std::uint64_t offset, std::uint64_t length) {
   if (!inside(offset, length)) co_return fail(Errc::kBounds, "unmap at byte", offset);
   if (facts_.unmap_granularity == 0) co_return fail(Errc::kUnsupported, "unmap");
   constexpr std::uint64_t kMostBlocks = 0x00400000;
+  const auto session = bound_;
   while (length > 0) {
     const std::uint64_t blocks = std::min(length / facts_.logical_block, kMostBlocks);
     std::array<std::uint8_t, 24> list{};
@@ -309,6 +324,7 @@ Task<Result<>> ScsiDevice::unmap(std::uint64_t offset, std::uint64_t length) {
     command.cdb_length = 10;
     command.cdb[0] = kUnmap;
     put(command.cdb, 7, list.size(), 2);
+    command.session = session;
     command.direction = ScsiDirection::kOut;
     command.data = {&data, 1};
     auto status = co_await execute(command);
@@ -324,6 +340,7 @@ Task<Result<>> ScsiDevice::unmap(std::uint64_t offset, std::uint64_t length) {
 Task<Result<>> ScsiDevice::write_zeroes(std::uint64_t offset, std::uint64_t length) {
   if (!inside(offset, length)) co_return fail(Errc::kBounds, "write zeroes at byte", offset);
   const IoBuffer zeroes(std::min<std::size_t>(length, facts_.max_transfer));
+  const auto session = bound_;
   while (length > 0) {
     // As many blocks at once as every target takes that has WRITE SAME at all.
     const std::uint64_t bytes =
@@ -333,6 +350,7 @@ Task<Result<>> ScsiDevice::write_zeroes(std::uint64_t offset, std::uint64_t leng
       iovec data{const_cast<std::byte*>(zeroes.data()), facts_.logical_block};
       ScsiCommand command;
       command.cdb[0] = kWriteSame16;
+      command.session = session;
       put(command.cdb, 2, lba(offset), 8);
       put(command.cdb, 10, bytes / facts_.logical_block, 4);
       command.direction = ScsiDirection::kOut;
@@ -374,7 +392,7 @@ Task<Result<>> ScsiDevice::compare_and_write(std::uint64_t offset, std::span<con
   if (!status) co_return fail(status.error());
   auto result = judge(command, *status);
   if (!result) complain_of_refusal(result.error());
-  if (result && facts_.volatile_cache && !facts_.fua) result = co_await flush();
+  if (result && facts_.volatile_cache && !facts_.fua) result = co_await flush_on(command.session);
   co_return result;
 }
 

@@ -42,6 +42,7 @@ class SimulatedDevice final : public BlockDevice {
                                    std::span<const std::byte> data) override;
   std::uint64_t session() const override { return target_->session(nexus_); }
   void admit(std::uint64_t session) override { admitted_ = session; }
+  void bind(std::uint64_t session) override { bound_ = session; }
   Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) override;
   Task<Result<>> pr_register_ignore(PrKey key, Aptpl aptpl) override;
   Task<Result<>> pr_reserve(PrKey key, ReservationType type) override;
@@ -72,6 +73,7 @@ class SimulatedDevice final : public BlockDevice {
   std::string nexus_;
   DeviceFacts facts_;
   std::uint64_t admitted_;
+  std::optional<std::uint64_t> bound_;
   std::size_t in_flight_ = 0;
   Condition idle_;
   std::vector<std::coroutine_handle<>> unanswered_;
@@ -95,6 +97,8 @@ SimulatedDevice::SimulatedDevice(std::shared_ptr<SimulatedTarget> target, Execut
 Command SimulatedDevice::command(Kind kind, std::uint64_t offset, std::uint64_t length) const {
   auto made = std::make_shared<SimulatedCommand>();
   made->request = {.kind = kind, .node = nexus_, .offset = offset, .length = length};
+  const bool changes = kind == Kind::kWrite || kind == Kind::kFlush || kind == Kind::kUnmap || kind == Kind::kZero;
+  if (changes) made->session = bound_;
   return made;
 }
 
@@ -274,8 +278,8 @@ void SimulatedLun::set_observer(std::function<void(const SimulatedRequest&, cons
   target_->set_observer(std::move(observer));
 }
 
-void SimulatedLun::power_cut() {
-  target_->power_cut();
+void SimulatedLun::power_cut(PowerCut kind) {
+  target_->power_cut(kind);
 }
 
 void SimulatedLun::cut_path(const std::string& node) {

@@ -60,6 +60,9 @@ enum class SimulatedFate : std::uint8_t {
   kNeverReturn,  // not executed, never answered: the node is about to be killed
 };
 
+// How a nexus learns of a power cut: by 29/00, or, as with LIO after a crash, by its session's end alone.
+enum class PowerCut : std::uint8_t { kWithAttention, kWithoutAttention };
+
 class SimulatedTarget;
 
 class SimulatedLun {
@@ -79,8 +82,9 @@ class SimulatedLun {
   void set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer);
 
   // The target's power fails: each block in flight is lost or not, unflushed blocks are lost, kept or left at an older
-  // unflushed image, each by itself. Registrations made with APTPL stay. Nexuses see 29/00 afterwards.
-  void power_cut();
+  // unflushed image, each by itself. Registrations made with APTPL stay. Nexuses see 29/00 afterwards, or nothing where
+  // there are sessions.
+  void power_cut(PowerCut kind = PowerCut::kWithAttention);
   // From now on requests of `node` end with kTransport after their latency, until healed. What is in flight has reached
   // the target or not, at random, and is answered with kTransport.
   void cut_path(const std::string& node);

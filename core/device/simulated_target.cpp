@@ -252,7 +252,8 @@ void SimulatedTarget::log_in(const std::string& nexus) {
   }
 }
 
-void SimulatedTarget::power_cut() {
+void SimulatedTarget::power_cut(PowerCut kind) {
+  CAWFS_ASSERT(kind == PowerCut::kWithAttention || options_.sessions);
   advance();
   const std::map<Key, Command> lost = pending_;
   for (const auto& [key, command] : lost) {
@@ -263,7 +264,7 @@ void SimulatedTarget::power_cut() {
   medium_.power_cut();
   reservations_.power_loss();
   for (auto& [name, nexus] : nexuses_) {
-    nexus.attention_reset = true;
+    nexus.attention_reset = kind == PowerCut::kWithAttention;
     nexus.attention_reservations = false;
     if (options_.sessions) ++nexus.session;
   }

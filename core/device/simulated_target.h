@@ -69,7 +69,7 @@ class SimulatedTarget {
   void set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer) {
     observer_ = std::move(observer);
   }
-  void power_cut();
+  void power_cut(PowerCut kind);
   void cut_path(const std::string& nexus);
   void heal_path(const std::string& nexus);
   std::uint64_t executed(Kind kind);

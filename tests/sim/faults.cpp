@@ -39,6 +39,7 @@ FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& op
   rates.lost_caws = perhaps() ? 40 : 0;
   rates.lost_others = random.one_in(3) ? 400 : 0;
   rates.stalls = random.one_in(4) ? 2000 : 0;
+  rates.silent_power_cuts = rates.power_cuts ? 2 : 0;
   rates.medium_caws = options.seed % 4 == 2 ? 300 : 0;
   return rates;
 }
@@ -139,15 +140,18 @@ void Simulation::unmount(Host& host) {
 
 // Of the target alone, or of all hosts too.
 void Simulation::cut_power() {
+  const bool silent = later_random_.one_in(rates_.silent_power_cuts);
+  const PowerCut kind = silent ? PowerCut::kWithoutAttention : PowerCut::kWithAttention;
+  if (silent) ++counts_["fault: power cut without unit attention"];
   if (random_.one_in(2)) {
     ++counts_["fault: target loses power"];
-    lun_.power_cut();
+    lun_.power_cut(kind);
   } else {
     ++counts_["fault: everything loses power"];
     for (Host& host : hosts_) {
       if (host.life && !host.life->ended) crash(host);
     }
-    lun_.power_cut();
+    lun_.power_cut(kind);
   }
   disturb_all();
 }
@@ -203,7 +207,7 @@ SimulatedFate Simulation::fate_of(const SimulatedRequest& request) {
   }
   const bool caw = request.kind == Kind::kCaw;
   const bool lock_of_group = caw && request.offset >= geometry_.first_group.offset_bytes();
-  if (lock_of_group && rates_.medium_caws != 0 && medium_random_.one_in(rates_.medium_caws)) {
+  if (lock_of_group && rates_.medium_caws != 0 && later_random_.one_in(rates_.medium_caws)) {
     ++counts_["fault: CAW ended with a medium error"];
     return SimulatedFate::kMediumError;
   }

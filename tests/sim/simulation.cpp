@@ -30,7 +30,7 @@ Simulation::Life::Life(Simulation& sim, Run number, const std::string& name, std
 Simulation::Simulation(SimulationOptions options)
     : options_(options),
       random_(options.seed),
-      medium_random_(~options.seed),
+      later_random_(~options.seed),
       rates_(choose_faults(random_, options)),
       lun_(loop_.clock(), random_, lun_options(random_, rates_)),
       director_(loop_.add_executor()),

@@ -38,9 +38,10 @@ struct FaultRates {
   bool crashes = false;
   bool pauses = false;
   bool cut_paths = false;
-  bool resets = false;      // LUN resets from outside
-  bool power_cuts = false;  // of the whole cluster, or of the target alone
-  bool unmounts = false;    // and mounts again
+  bool resets = false;                  // LUN resets from outside
+  bool power_cuts = false;              // of the whole cluster, or of the target alone
+  bool unmounts = false;                // and mounts again
+  std::uint64_t silent_power_cuts = 0;  // one in so many raises no unit attention
   // One command in so many (0: none) is lost, and in another the reply.
   std::uint64_t lost_caws = 0;
   std::uint64_t lost_others = 0;
@@ -118,7 +119,7 @@ class Simulation {
   SimulationOptions options_;
   SeededRandom random_;
   SeededRandom
-      medium_random_;  // a stream of its own: seeds without these faults do what they did before there were any
+      later_random_;  // of faults thought of later, a stream of their own: seeds without them do what they always did
   FaultRates rates_;
   VirtualLoop loop_;
   SimulatedLun lun_;

@@ -32,6 +32,7 @@ class ForwardingDevice : public BlockDevice {
   }
   std::uint64_t session() const override { return device_.session(); }
   void admit(std::uint64_t session) override { device_.admit(session); }
+  void bind(std::uint64_t session) override { device_.bind(session); }
   Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) override {
     return device_.pr_register(current, key, aptpl);
   }

@@ -9,6 +9,7 @@
 
 #include "core/device/simulated_device.h"
 #include "core/runtime/virtual_loop.h"
+#include "tests/support/forwarding_device.h"
 
 namespace cawfs {
 namespace {
@@ -24,6 +25,7 @@ struct Keeper final : NexusKeeper {
     co_await executor.sleep(10ms);
     co_return answer;
   }
+  void reset_seen() override { ++resets; }
   bool may_compare_and_write() const override { return lease; }
   explicit Keeper(Executor& e) : executor(e) {}
   Executor& executor;
@@ -31,8 +33,14 @@ struct Keeper final : NexusKeeper {
   std::function<void()> while_looking;
   bool lease = true;
   int asked = 0;
+  int resets = 0;
   bool saw_reset = false;
 };
+
+Task<void> into(Task<Result<>> task, std::optional<Result<>>& out) {
+  Result<> done = co_await std::move(task);
+  out = done;
+}
 
 struct GuardedDeviceTest : ::testing::Test {
   explicit GuardedDeviceTest(SimulatedLunOptions options = {}) : lun(loop.clock(), random, options) {}
@@ -171,6 +179,65 @@ TEST_F(GuardedDeviceTest, HeartbeatsDoNotWaitForCachedWrites) {
   for (std::uint64_t block = 1; block <= 8; ++block) EXPECT_EQ(value(block), 7);
 }
 
+// A flush may run after a reset and be answered before the older request that met the unit attention.
+TEST_F(GuardedDeviceTest, AFlushWaitsForOlderRequestsThatMayBringAReset) {
+  guard.set_keeper(&keeper);
+  std::vector<std::byte> out(4096);
+  for (int round = 1; round <= 60; ++round) {
+    ASSERT_TRUE(write(1, static_cast<std::uint8_t>(round), Durability::kCached));
+    std::optional<Result<>> read;
+    std::optional<Result<>> flushed;
+    TaskGroup group(executor);
+    lun.power_cut();
+    group.spawn(into(guard.read(0, out), read));
+    group.spawn(into(guard.flush(), flushed));
+    loop.run(executor, group.join());
+    ASSERT_TRUE(*flushed);
+    lun.power_cut();
+    EXPECT_EQ(value(1), round);
+  }
+}
+
+// Writes and flushes wait in the transport before they are sent, or their answers on the way back.
+struct SlowDevice final : ForwardingDevice {
+  SlowDevice(BlockDevice& device, Executor& e) : ForwardingDevice(device), executor(e) {}
+  Task<Result<>> write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) override {
+    ++writing;
+    co_await executor.sleep(before);
+    Result<> done = co_await ForwardingDevice::write(offset, data, durability);
+    co_await executor.sleep(after);
+    --writing;
+    co_return done;
+  }
+  Task<Result<>> flush() override {
+    co_await executor.sleep(before);
+    Result<> done = co_await ForwardingDevice::flush();
+    co_return done;
+  }
+  Executor& executor;
+  Duration before{};
+  Duration after{};
+  int writing = 0;
+};
+
+struct SlowLun {
+  explicit SlowLun(SimulatedLunOptions options) : lun(loop.clock(), random, options) { guard.set_keeper(&keeper); }
+  ~SlowLun() {
+    lun.set_hook({});
+    loop.run(executor, guard.join());
+  }
+  Result<> write() { return loop.run(executor, guard.write(4096, data.bytes(), Durability::kCached)); }
+  VirtualLoop loop;
+  SeededRandom random{1};
+  SimulatedLun lun;
+  Executor& executor = loop.add_executor();
+  std::unique_ptr<BlockDevice> raw = lun.connect(executor, "node");
+  SlowDevice device{*raw, executor};
+  GuardedDevice guard{device, executor};
+  Keeper keeper{executor};
+  IoBuffer data{4096};
+};
+
 struct GuardedSessionTest : GuardedDeviceTest {
   GuardedSessionTest() : GuardedDeviceTest({.sessions = true}) { guard.set_keeper(&keeper); }
   ~GuardedSessionTest() override { EXPECT_EQ(lun.refused_caws(), 0u); }
@@ -192,6 +259,76 @@ TEST_F(GuardedSessionTest, CawWaitsUntilTheSessionHasBeenLookedAfter) {
   EXPECT_TRUE(keeper.saw_reset);
 }
 
+// LIO, crashed and back, raises no unit attention: the new session alone tells that the cache may be gone.
+TEST_F(GuardedSessionTest, ANewSessionCountsAsAReset) {
+  for (int round = 1; round <= 30; ++round) {
+    for (std::uint64_t block = 1; block <= 8; ++block) {
+      ASSERT_TRUE(write(block, static_cast<std::uint8_t>(round), Durability::kCached));
+    }
+    lun.power_cut(PowerCut::kWithoutAttention);
+    ASSERT_TRUE(loop.run(executor, guard.flush()));
+    EXPECT_EQ(keeper.resets, round);
+    EXPECT_EQ(keeper.asked, round);
+    lun.power_cut(PowerCut::kWithoutAttention);
+    for (std::uint64_t block = 1; block <= 8; ++block) EXPECT_EQ(value(block), round);
+    IoBuffer beat(4096);  // notices the second cut
+    ASSERT_TRUE(loop.run(executor, guard.write_once(0, beat.bytes(), Durability::kFua)));
+    keeper.resets = keeper.asked = round;
+  }
+}
+
+// Whoever serves from memory hears of it before a read is answered.
+TEST_F(GuardedSessionTest, AReadOnANewSessionTellsOfAReset) {
+  std::vector<std::byte> out(4096);
+  lun.power_cut(PowerCut::kWithoutAttention);
+  ASSERT_TRUE(loop.run(executor, guard.read(0, out)));
+  EXPECT_EQ(keeper.resets, 1);
+}
+
+// Nothing is changed on a new session until key and slot have been seen there: not by a heartbeat, and not by what
+// waited in the transport for a connection when the old one ended.
+TEST(GuardedTransportTest, NothingIsChangedOnASessionThatHasNotBeenLookedAfter) {
+  SlowLun world({.sessions = true});
+  ASSERT_TRUE(world.write());
+  world.device.before = 100ms;
+  std::optional<Result<>> written;
+  std::optional<Result<>> flushed;
+  TaskGroup group(world.executor);
+  group.spawn(into(world.guard.write(4096, world.data.bytes(), Durability::kFua), written));
+  group.spawn(into(world.guard.flush(), flushed));
+  world.loop.run_for(10ms);
+  world.lun.power_cut(PowerCut::kWithoutAttention);
+  world.lun.set_hook([&](const SimulatedRequest& request) {
+    if (request.kind != Kind::kRead) EXPECT_EQ(world.keeper.asked, 1);
+    return SimulatedFate::kRun;
+  });
+  IoBuffer beat(4096);
+  EXPECT_TRUE(world.loop.run(world.executor, world.guard.write_once(0, beat.bytes(), Durability::kFua)));
+  world.loop.run(world.executor, group.join());
+  EXPECT_TRUE(*written);
+  EXPECT_TRUE(*flushed);
+  EXPECT_EQ(world.keeper.asked, 1);
+}
+
+// Rule 7: what was sent after the request that met the unit attention has ended before the keeper looks.
+TEST(GuardedTransportTest, TheKeeperLooksWhenNoLaterWriteIsInFlight) {
+  SlowLun world({});
+  ASSERT_TRUE(world.write());
+  world.device.after = 100ms;
+  std::optional<Result<>> read;
+  std::optional<Result<>> written;
+  std::vector<std::byte> out(4096);
+  world.keeper.while_looking = [&] { EXPECT_EQ(world.device.writing, 0); };
+  TaskGroup group(world.executor);
+  world.lun.power_cut();
+  group.spawn(into(world.guard.read(0, out), read));
+  group.spawn(into(world.guard.write(4096, world.data.bytes(), Durability::kFua), written));
+  world.loop.run(world.executor, group.join());
+  EXPECT_TRUE(*read);
+  EXPECT_TRUE(*written);
+  EXPECT_GE(world.keeper.asked, 1);
+}
+
 // A login while the keeper looks: what it has found out counts for the old session only.
 TEST_F(GuardedSessionTest, KeeperLooksAgainWhereTheSessionEndsMeanwhile) {
   keeper.while_looking = [this] {
@@ -199,11 +336,6 @@ TEST_F(GuardedSessionTest, KeeperLooksAgainWhereTheSessionEndsMeanwhile) {
   };
   ASSERT_TRUE(caw());
   EXPECT_EQ(keeper.asked, 2);
-}
-
-Task<void> into(Task<Result<>> task, std::optional<Result<>>& out) {
-  Result<> done = co_await std::move(task);
-  out = done;
 }
 
 TEST_F(GuardedSessionTest, CawWaitsForTheLease) {
