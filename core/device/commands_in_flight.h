@@ -7,6 +7,7 @@
 
 #include "core/base/assert.h"
 #include "core/runtime/sync.h"
+#include "core/runtime/task.h"
 
 namespace cawfs {
 
