@@ -186,7 +186,11 @@ Task<Result<>> GuardedDevice::read(std::uint64_t offset, std::span<std::byte> ou
     finish(request);
     note_session();
     if (ended_) co_return fail(*ended_);
-    if (done) co_return done;
+    if (done && !may_be_undone(offset, out.size())) co_return done;
+    if (done) {
+      while (!ended_ && may_be_undone(offset, out.size())) co_await changed_.wait();
+      continue;
+    }
     if (!note(done.error(), request.sequence)) co_return done;
     if (done.error() == Errc::kTransport) co_await executor_.sleep(kSendAgainAfter);
   }
@@ -297,6 +301,11 @@ void GuardedDevice::remember(const Change& change) {
     case Change::Kind::kFlush:
       return;
   }
+}
+
+// A reset has been seen, and not everything kept has been written again.
+bool GuardedDevice::may_be_undone(std::uint64_t offset, std::uint64_t length) const {
+  return !open_ && reset_ && unflushed_.keeps(offset, length);
 }
 
 // The gate is closed: nothing else changes what is kept.

@@ -16,7 +16,8 @@
 //   allows it.
 // - COMPARE AND WRITE is not sent again here: where it may have run the answer is kTransport, with the gate open again,
 //   and CawEditor settles it.
-// - Reads pass a closed gate and are sent again after unit attentions and transport errors.
+// - Reads pass a closed gate and are sent again after unit attentions and transport errors. Only a read of what a reset
+//   may have undone waits until that has been written again.
 // - A cached write is kept until a flush has followed it, and is written again after a reset, before any other write: a
 //   target that lost its power has lost its cache, and the flush after that would know nothing of it. A change that was
 //   in flight at a reset is sent again whatever its answer.
@@ -139,6 +140,7 @@ class GuardedDevice final : public BlockDevice {
   bool older_in_flight(std::uint64_t sequence) const;
   void start(InFlight& request);
   void finish(InFlight& request);
+  bool may_be_undone(std::uint64_t offset, std::uint64_t length) const;
   Task<Result<>> write_unflushed_again();
   void remember(const Change& change);
 

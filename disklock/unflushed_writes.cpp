@@ -1,6 +1,7 @@
 #include "disklock/unflushed_writes.h"
 
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 namespace cawfs {
@@ -54,6 +55,13 @@ void UnflushedWrites::drop(std::uint64_t offset, std::uint64_t length) {
     if (start < offset) insert(start, piece(old, 0, offset - start));
     if (stop > end) insert(end, piece(old, end - start, stop - end));
   }
+}
+
+bool UnflushedWrites::keeps(std::uint64_t offset, std::uint64_t length) const {
+  const auto after = ranges_.lower_bound(offset + length);
+  if (after == ranges_.begin()) return false;
+  const auto last = std::prev(after);
+  return last->first + last->second.length > offset;
 }
 
 void UnflushedWrites::flushed(std::uint64_t sequence) {

@@ -25,6 +25,8 @@ class UnflushedWrites {
   // A flush that was sent when `sequence` was the next has succeeded.
   void flushed(std::uint64_t sequence);
 
+  // Is anything kept of the range?
+  bool keeps(std::uint64_t offset, std::uint64_t length) const;
   std::uint64_t bytes() const { return bytes_; }  // kept in memory
   const std::map<std::uint64_t, Range>& ranges() const { return ranges_; }
 

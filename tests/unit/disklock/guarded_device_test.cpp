@@ -285,6 +285,21 @@ TEST_F(GuardedSessionTest, AReadOnANewSessionTellsOfAReset) {
   EXPECT_EQ(keeper.resets, 1);
 }
 
+// What a node has written it does not see undone.
+TEST_F(GuardedSessionTest, ReadsOfWhatAResetMayHaveUndoneWait) {
+  std::vector<std::byte> out(4096);
+  for (int round = 1; round <= 30; ++round) {
+    for (std::uint64_t block = 1; block <= 8; ++block) {
+      ASSERT_TRUE(write(block, static_cast<std::uint8_t>(round), Durability::kCached));
+    }
+    lun.power_cut(round % 2 == 0 ? PowerCut::kWithoutAttention : PowerCut::kWithAttention);
+    for (std::uint64_t block = 1; block <= 8; ++block) {
+      ASSERT_TRUE(loop.run(executor, guard.read(block * 4096, out)));
+      EXPECT_EQ(static_cast<int>(out[17]), round);
+    }
+  }
+}
+
 // Nothing is changed on a new session until key and slot have been seen there: not by a heartbeat, and not by what
 // waited in the transport for a connection when the old one ended.
 TEST(GuardedTransportTest, NothingIsChangedOnASessionThatHasNotBeenLookedAfter) {
