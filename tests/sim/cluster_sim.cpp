@@ -68,6 +68,9 @@ constexpr std::array kMustOccur{
     "fault: node crashed",
     "fault: pause longer than the dead-time",
     "fault: path cut longer than the dead-time",
+    "fault: power cut without unit attention",
+    "fault: target loses power before a flush",
+    "fault: everything loses power",
     "fault: CAW lost",
     "fault: CAW ran, reply lost",
     "fault: CAW ended with a medium error",
@@ -206,7 +209,6 @@ class Runner {
     while (WallClock::now() < end && !failed_) run_one((std::uint64_t{fresh()} << 32) | fresh());
   }
 
-  // Few seeds with faults as yet: more of them find what docs/design.md lists under "Known holes".
   int run_ci() {
     options_.faults = false;
     options_.seconds = kSecondsWithoutFaults;

@@ -1,5 +1,6 @@
 // What happens to a simulated cluster, and when.
 #include <algorithm>
+#include <utility>
 
 #include "tests/sim/simulation.h"
 
@@ -39,7 +40,6 @@ FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& op
   rates.lost_caws = perhaps() ? 40 : 0;
   rates.lost_others = random.one_in(3) ? 400 : 0;
   rates.stalls = random.one_in(4) ? 2000 : 0;
-  rates.silent_power_cuts = rates.power_cuts ? 2 : 0;
   rates.medium_caws = options.seed % 4 == 2 ? 300 : 0;
   return rates;
 }
@@ -138,21 +138,26 @@ void Simulation::unmount(Host& host) {
   for (const auto& client : host.life->clients) client->stop();
 }
 
-// Of the target alone, or of all hosts too.
+// Of the target alone, now or when the next flush reaches it, or of all hosts too.
 void Simulation::cut_power() {
-  const bool silent = later_random_.one_in(rates_.silent_power_cuts);
-  const PowerCut kind = silent ? PowerCut::kWithoutAttention : PowerCut::kWithAttention;
-  if (silent) ++counts_["fault: power cut without unit attention"];
   if (random_.one_in(2)) {
-    ++counts_["fault: target loses power"];
-    lun_.power_cut(kind);
-  } else {
-    ++counts_["fault: everything loses power"];
-    for (Host& host : hosts_) {
-      if (host.life && !host.life->ended) crash(host);
-    }
-    lun_.power_cut(kind);
+    power_cut_at_flush_ = later_random_.one_in(2);
+    if (!power_cut_at_flush_) target_loses_power();
+    return;
   }
+  ++counts_["fault: everything loses power"];
+  for (Host& host : hosts_) {
+    if (host.life && !host.life->ended) crash(host);
+  }
+  lun_.power_cut();
+  disturb_all();
+}
+
+void Simulation::target_loses_power() {
+  ++counts_["fault: target loses power"];
+  const bool silent = later_random_.one_in(2);
+  if (silent) ++counts_["fault: power cut without unit attention"];
+  lun_.power_cut(silent ? PowerCut::kWithoutAttention : PowerCut::kWithAttention);
   disturb_all();
 }
 
@@ -204,6 +209,11 @@ SimulatedFate Simulation::fate_of(const SimulatedRequest& request) {
     const bool runs = random_.one_in(2);
     crash(*found);
     return runs ? SimulatedFate::kRun : SimulatedFate::kNeverReturn;
+  }
+  if (request.kind == Kind::kFlush && std::exchange(power_cut_at_flush_, false)) {
+    ++counts_["fault: target loses power before a flush"];
+    target_loses_power();
+    return SimulatedFate::kRun;  // it has ended
   }
   const bool caw = request.kind == Kind::kCaw;
   const bool lock_of_group = caw && request.offset >= geometry_.first_group.offset_bytes();

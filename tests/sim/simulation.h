@@ -38,10 +38,9 @@ struct FaultRates {
   bool crashes = false;
   bool pauses = false;
   bool cut_paths = false;
-  bool resets = false;                  // LUN resets from outside
-  bool power_cuts = false;              // of the whole cluster, or of the target alone
-  bool unmounts = false;                // and mounts again
-  std::uint64_t silent_power_cuts = 0;  // one in so many raises no unit attention
+  bool resets = false;      // LUN resets from outside
+  bool power_cuts = false;  // of the whole cluster, or of the target alone
+  bool unmounts = false;    // and mounts again
   // One command in so many (0: none) is lost, and in another the reply.
   std::uint64_t lost_caws = 0;
   std::uint64_t lost_others = 0;
@@ -102,6 +101,7 @@ class Simulation {
   void cut_path(std::size_t host);
   void unmount(Host& host);
   void cut_power();
+  void target_loses_power();
   Task<void> reset_lun();
   void end_planned(Time until);
   void mount_again();
@@ -118,8 +118,8 @@ class Simulation {
 
   SimulationOptions options_;
   SeededRandom random_;
-  SeededRandom
-      later_random_;  // of faults thought of later, a stream of their own: seeds without them do what they always did
+  // Of faults thought of later, a stream of their own: seeds without them do what they always did.
+  SeededRandom later_random_;
   FaultRates rates_;
   VirtualLoop loop_;
   SimulatedLun lun_;
@@ -134,6 +134,7 @@ class Simulation {
   std::size_t buried_ = 0;  // of this simulation, at the graveyard's end
   Run last_run_ = 0;
   bool prepared_ = false;
+  bool power_cut_at_flush_ = false;  // the next one
   bool healed_ = false;      // faults have ended
   bool last_mount_ = false;  // the one that reads everything
   std::optional<std::string> start_error_;
