@@ -135,8 +135,8 @@ class Simulation {
   Run last_run_ = 0;
   bool prepared_ = false;
   bool power_cut_at_flush_ = false;  // the next one
-  bool healed_ = false;      // faults have ended
-  bool last_mount_ = false;  // the one that reads everything
+  bool healed_ = false;              // faults have ended
+  bool last_mount_ = false;          // the one that reads everything
   std::optional<std::string> start_error_;
   std::unique_ptr<BlockDevice> outside_;
   TaskGroup director_tasks_;
