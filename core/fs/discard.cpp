@@ -36,6 +36,7 @@ Task<void> Allocator::Impl::discard_all() {
   while (!to_discard_.empty()) {
     const std::vector<Discard> batch = std::exchange(to_discard_, {});
     std::vector<BlockRange> ranges;
+    ranges.reserve(batch.size());
     for (const Discard& one : batch) ranges.push_back(one.blocks);
     ranges = merged(std::move(ranges));
     TaskGroup workers(executor);
