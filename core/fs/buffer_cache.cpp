@@ -84,6 +84,7 @@ class BufferCache::Impl {
   }
 
   BufferCache* self = nullptr;
+  std::function<Task<Result<>>()> confirm;
   BlockDevice& device() const { return device_; }
   const Geometry& geometry() const { return geometry_; }
   std::uint64_t bytes() const { return buffers_.size() * kBlockSize; }
@@ -112,6 +113,10 @@ class BufferCache::Impl {
     auto buffer = std::make_unique<Buffer>();
     const auto done = co_await device_.read(block.offset_bytes(), buffer->bytes());
     if (!done) co_return fail(done.error());
+    if (confirm) {
+      const auto held = co_await confirm();
+      if (!held) co_return fail(held.error());
+    }
     if (const auto ok = format::verify_block(buffer->bytes(), type, block, geometry_); !ok) co_return fail(ok.error());
     // Made meanwhile by somebody else, under a lock that was not ours: the block is claimed twice.
     if (const BufferRef other = find(block)) co_return checked(other, type, lock);
@@ -177,6 +182,10 @@ BufferCache::BufferCache(Executor& executor, BlockDevice& device, const Geometry
   impl_->self = this;
 }
 BufferCache::~BufferCache() = default;
+
+void BufferCache::confirm_reads_by(std::function<Task<Result<>>()> confirm) {
+  impl_->confirm = std::move(confirm);
+}
 
 Task<Result<BufferRef>> BufferCache::read(BlockNo block, format::BlockType type, LockName lock) {
   return impl_->read(block, type, lock);

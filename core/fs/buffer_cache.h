@@ -85,9 +85,14 @@ class BufferCache {
   BufferCache(Executor& executor, BlockDevice& device, const Geometry& geometry, std::uint64_t limit_bytes);
   ~BufferCache();
 
+  // Once, before the first read(): `confirm` waits until the lock that a block was just read under is known to have
+  // been held still, and fails if it was not. Nothing is made of the block before: a node that has stood still for long
+  // reads what others have written since, and finds damage where none is.
+  void confirm_reads_by(std::function<Task<Result<>>()> confirm);
+
   // The buffer of `block`, read and verified as `type` if it is not cached (core/format/verify.h). `lock` is held, and
   // no transaction frees the block meanwhile. kBadIdentity if it is cached as another type or under another lock: two
-  // structures claim the block. Other errors: the verifier's and the device's.
+  // structures claim the block. Other errors: the verifier's, the device's and those of confirm_reads_by().
   Task<Result<BufferRef>> read(BlockNo block, format::BlockType type, LockName lock);
   // The cached buffer or null; never waits.
   BufferRef find(BlockNo block);

@@ -22,7 +22,9 @@ FsContext::FsContext(FileSystemParts parts, FileSystemOptions given)
       dirty_more(parts.executor),
       chores_more(parts.executor),
       sweeps_more(parts.executor),
-      background(parts.executor) {}
+      background(parts.executor) {
+  buffers.confirm_reads_by([this] { return locks.wait_for_lease(); });
+}
 
 Result<> check_writable(const FsContext& fs) {
   if (fs.options.read_only) return fail(Errc::kReadOnly);

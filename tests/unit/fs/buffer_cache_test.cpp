@@ -65,6 +65,21 @@ TEST_F(BufferCacheTest, WhatIsReadIsVerified) {
   EXPECT_EQ(fs.buffers->bytes(), 0u);
 }
 
+// A node that has stood still reads what others have written since: that is no damage.
+TEST_F(BufferCacheTest, NothingIsMadeOfABlockReadUnderALockThatWasLost) {
+  bool held = false;
+  fs.buffers->confirm_reads_by([&held]() -> Task<Result<>> {
+    if (!held) co_return fail(Errc::kFenced, "self-lease");
+    co_return Result<>{};
+  });
+  EXPECT_EQ(read(root, BlockType::kTreeNode, lock).error(), Errc::kFenced);
+  EXPECT_EQ(read(root, BlockType::kInode, lock).error(), Errc::kFenced);
+  EXPECT_EQ(fs.buffers->bytes(), 0u);
+  held = true;
+  EXPECT_EQ(read(root, BlockType::kTreeNode, lock).error(), Errc::kBadIdentity);
+  EXPECT_TRUE(read(root, BlockType::kInode, lock).has_value());
+}
+
 TEST_F(BufferCacheTest, ABlockClaimedTwiceIsAnError) {
   const auto buffer = read(root, BlockType::kInode, lock);
   EXPECT_EQ(read(root, BlockType::kInode, lock_of(fs.geometry, GroupNo{0})).error(), Errc::kBadIdentity);
