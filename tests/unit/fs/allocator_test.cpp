@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 
+#include "core/fs/bitmap.h"
 #include "core/runtime/task_group.h"
 #include "tests/support/forwarding_device.h"
 #include "tests/support/small_file_system.h"
@@ -234,6 +235,30 @@ TEST_F(AllocatorTest, MetadataIsWrittenAheadAndRevokedWhenFreed) {
   TxHandle tx = fs->begin(freeing->credits() + 40);
   for (const BlockNo block : blocks) freeing->free_metadata(tx, block);
   EXPECT_EQ(fs->log->revoked, frees);
+}
+
+// Design §4 rule 11: what a transaction writes in place has its space on a thin device already, and cannot fail there.
+TEST_F(AllocatorTest, WhatTransactionsChangeHasBeenWrittenBefore) {
+  start({.size_bytes = 400 << 20, .slots = 2, .group_blocks = 80'000});
+  std::set<BlockNo> written;
+  fs->lun.set_observer([&written](const SimulatedRequest& request, const Result<>& done) {
+    if (!done || request.kind != SimulatedRequest::Kind::kWrite) return;
+    for (std::uint64_t at = 0; at < request.length; at += kBlockSize) {
+      written.insert(BlockNo{(request.offset + at) / kBlockSize});
+    }
+  });
+  auto reserved = reserve({.metadata = 40, .frees = {}});
+  ASSERT_TRUE(reserved.has_value());
+  TxHandle tx = fs->begin(reserved->credits());
+  for (int i = 0; i < 40; ++i) EXPECT_TRUE(written.contains(reserved->take_metadata(tx)));
+  tx.end();
+
+  const BlockNo bitmap = fs->geometry.group_bitmap(space->home(), 1);  // never written yet
+  EXPECT_FALSE(written.contains(bitmap));
+  ASSERT_TRUE(allocate(BusyMap::kBits + 1).has_value());
+  EXPECT_TRUE(fs->buffers->find(bitmap)->dirty());
+  EXPECT_TRUE(written.contains(bitmap));
+  fs->lun.set_observer({});
 }
 
 // Files that name the same block, with right checksums: whoever comes second is told.
