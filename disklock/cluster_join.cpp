@@ -102,23 +102,25 @@ Task<Result<>> ClusterMember::register_key() {
 Task<Result<>> ClusterMember::take(SlotNo slot) {
   const SlotView* seen = table_.view(slot);
   CAWFS_ASSERT(seen);
-  const NodeId node{slot, Incarnation{seen->incarnation.value + 1}};
+  const NodeId node = seen->next();
   const NodeCard mine = card(node);
   const auto too_late = [this] { return executor_.now() - registered_at_ > options_.dead_time / 2; };
   editor_.set_writer(node);
-  Result<CawResult> edited = co_await editor_.edit(
-      geometry_.slot_record_offset(slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
-        auto& record = image.as<SlotRecord>();
-        const Result<SlotView> view = view_slot(slot, record);
-        if (!view) return fail(view.error());
-        if (view->stands_for(node) && view->key == mine.key) return CawEditor::Plan::kLeave;  // ran unseen
-        // The key may have been swept as nobody's by now.
-        if (too_late()) return fail(Errc::kAgain, "joining took too long", slot.value);
-        const bool free = view->state == SlotState::kClean && view->incarnation.value + 1 == node.incarnation.value;
-        if (!free) return fail(Errc::kAgain, "slot", slot.value);
-        occupy(record, mine);
-        return CawEditor::Plan::kWrite;
-      });
+  Result<CawResult> edited = co_await editor_.edit(geometry_.slot_record_offset(slot), format::kSlotMagic,
+                                                   [&](CawImage& image) -> Result<CawEditor::Plan> {
+                                                     auto& record = image.as<SlotRecord>();
+                                                     const Result<SlotView> view = view_slot(slot, record);
+                                                     if (!view) return fail(view.error());
+                                                     if (view->stands_for(node) && view->key == mine.key)
+                                                       return CawEditor::Plan::kLeave;  // ran unseen
+                                                     // The key may have been swept as nobody's by now.
+                                                     if (too_late())
+                                                       return fail(Errc::kAgain, "joining took too long", slot.value);
+                                                     if (view->state != SlotState::kClean || view->next() != node)
+                                                       return fail(Errc::kAgain, "slot", slot.value);
+                                                     occupy(record, mine);
+                                                     return CawEditor::Plan::kWrite;
+                                                   });
   if (!edited) co_return fail(edited.error());
   self_ = node;
   if (too_late()) {
@@ -142,11 +144,7 @@ Task<Result<>> ClusterMember::give_back(Error reason) {
 Task<Result<>> ClusterMember::claim_and_recover(SlotNo slot) {
   const SlotView* seen = table_.view(slot);
   CAWFS_ASSERT(seen);
-  std::uint32_t highest = seen->incarnation.value;
-  if (seen->state == SlotState::kRecovering && seen->recoverer.slot == slot) {
-    highest = std::max(highest, seen->recoverer.incarnation.value);
-  }
-  const NodeId node{slot, Incarnation{highest + 1}};
+  const NodeId node = seen->next();
   Suspect suspect = suspect_of(*seen);
   suspect.heartbeat = silence_.last(slot).value_or(HeartbeatValue{});
   suspect.silence = silence_.silence(slot);

@@ -30,16 +30,18 @@ class Planner {
     if (auto decided = name_in_use()) return *decided;
     for (std::uint16_t i = 0; i < table_.slots(); ++i) {
       const SlotView* view = table_.view(SlotNo{i});
-      if (view && view->state == SlotState::kClean) return {JoinPlan::Kind::kTake, view->slot};
+      if (view && can_be_taken(*view)) return {JoinPlan::Kind::kTake, view->slot};
     }
     return no_clean_slot();
   }
 
  private:
+  static bool can_be_taken(const SlotView& view) { return view.state == SlotState::kClean && !view.used_up(); }
   static JoinPlan wait() { return {JoinPlan::Kind::kWait, SlotNo{}}; }
   // A dead slot whose recoverer is dead as well is recovered after that one's (see Recovery).
   JoinPlan claim(const SlotView& view) const {
     const SlotView* first = last_recoverer(view);
+    if (first && first->used_up()) return refuse(Errc::kNoSlot, "nobody may take the dead node's slot", first->slot);
     return first ? JoinPlan{JoinPlan::Kind::kClaim, first->slot} : wait();
   }
   static JoinPlan refuse(Errc code, const char* where, SlotNo slot) {
@@ -132,7 +134,7 @@ class Planner {
     for (std::uint16_t i = 0; i < table_.slots(); ++i) {
       const SlotView* view = table_.view(SlotNo{i});
       if (!view || !is_own(*view)) continue;
-      if (view->state == SlotState::kClean && !clean) clean = JoinPlan{JoinPlan::Kind::kTake, view->slot};
+      if (can_be_taken(*view) && !clean) clean = JoinPlan{JoinPlan::Kind::kTake, view->slot};
       const std::optional<Duration> limit = own_slot_limit(*view);
       if (!limit) continue;
       const Life state = life_of_node(*view, *limit);

@@ -1,7 +1,10 @@
 // The node table (64 slot records) and the heartbeats, each read at once. What they say is checked here, once.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -48,6 +51,13 @@ struct SlotView {
   bool stands_for(NodeId node) const { return in_use() && node.slot == slot && node.incarnation == incarnation; }
   // It stands here, and has not been fenced: what it recovers is still its own.
   bool may_write(NodeId node) const { return stands_for(node) && !fenced(); }
+  // The highest that anybody had here. After the last possible one nobody takes the slot any more.
+  Incarnation highest() const {
+    return recovered_from_within() ? std::max(incarnation, recoverer.incarnation) : incarnation;
+  }
+  bool used_up() const { return highest().value == std::numeric_limits<std::uint32_t>::max(); }
+  // Of whoever takes the slot, which is not used_up().
+  NodeId next() const { return {slot, Incarnation{highest().value + 1}}; }
 };
 
 // Of a record that has been verified (format::verify_slot_record()). kBadValue where its fields do not fit its state.

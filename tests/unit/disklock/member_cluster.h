@@ -93,13 +93,7 @@ class MemberCluster {
     geometry.mailboxes = BlockNo{160};
     geometry.global_lock = BlockNo{1000};
     geometry.first_group = BlockNo{1024};
-    for (std::uint16_t i = 0; i < slots; ++i) {
-      IoBuffer block(options.logical_block);
-      reinterpret_cast<format::SlotRecord*>(block.data())->state = static_cast<std::uint8_t>(format::SlotState::kClean);
-      const std::uint64_t offset = geometry.slot_record_offset(SlotNo{i});
-      format::seal_slot_record(block.bytes(), offset, geometry.fs_id);
-      lun.poke(offset, block.bytes());
-    }
+    for (std::uint16_t i = 0; i < slots; ++i) put(SlotNo{i}, format::SlotState::kClean, Incarnation{});
   }
   ~MemberCluster() {
     lun.set_hook({});
@@ -168,6 +162,16 @@ class MemberCluster {
     IoBuffer block(geometry.logical_block);
     lun.peek(geometry.slot_record_offset(slot), block.bytes());
     return *reinterpret_cast<const format::SlotRecord*>(block.data());
+  }
+  // A record in which nothing else stands.
+  void put(SlotNo slot, format::SlotState state, Incarnation incarnation) {
+    IoBuffer block(geometry.logical_block);
+    auto& record = *reinterpret_cast<format::SlotRecord*>(block.data());
+    record.state = static_cast<std::uint8_t>(state);
+    record.incarnation = incarnation.value;
+    const std::uint64_t offset = geometry.slot_record_offset(slot);
+    format::seal_slot_record(block.bytes(), offset, geometry.fs_id);
+    lun.poke(offset, block.bytes());
   }
   format::SlotState state(SlotNo slot) { return static_cast<format::SlotState>(record(slot).state); }
   PrKey key_of(SlotNo slot) { return PrKey{record(slot).pr_key.value()}; }

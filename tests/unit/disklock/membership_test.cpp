@@ -696,6 +696,28 @@ TEST(Membership, NoSlotIsFree) {
   EXPECT_EQ(done.error(), Errc::kNoSlot);
 }
 
+// An incarnation is never given twice: a slot that has had the last one is taken by nobody.
+TEST(Membership, SlotsThatAreUsedUpAreLeftAlone) {
+  constexpr Incarnation kLast{0xffffffff};
+  for (const SlotState state : {SlotState::kClean, SlotState::kActive}) {
+    SCOPED_TRACE(static_cast<int>(state));
+    MemberCluster cluster(13, {.sessions = true}, 2);
+    cluster.put(SlotNo{0}, state, kLast);
+    MemberNode& a = cluster.joined("a");
+    EXPECT_EQ(a.member.self().slot, SlotNo{1});
+    EXPECT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(SlotNo{0}); }));
+    EXPECT_TRUE(cluster.stop(a));
+    cluster.destroy(a);
+
+    cluster.put(SlotNo{0}, state, kLast);
+    cluster.put(SlotNo{1}, state, kLast);
+    MemberNode& b = cluster.start("b");
+    const Result<> done = cluster.try_join(b);
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error(), Errc::kNoSlot);
+  }
+}
+
 // All slots belong to nodes that died at once: a stranger recovers one, takes it, and then the others.
 TEST(Membership, JoinerRecoversWhenAllAreDead) {
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
