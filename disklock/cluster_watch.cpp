@@ -163,6 +163,7 @@ void ClusterMember::recovery_failed(const Suspect& suspect, const Error& error) 
   if (others_were_faster) return;
   log_.error("slot {} could not be recovered: {} ({}); it is tried again in {:.0f} s", suspect.slot.value,
              describe(error.code), error.where, std::chrono::duration<double>(pause).count());
+  notify([&](MembershipObserver& o) { o.recovery_failed({suspect.slot, suspect.incarnation}, error); });
 }
 
 // --- keys -----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class MembershipObserver {
   // drop the kernel's caches.
   virtual void lease_lapsed() {}
   virtual void lease_returned() {}
+  // What a dead node has left could not be recovered here; it is tried again after a while.
+  virtual void recovery_failed(NodeId /*dead*/, Error /*why*/) {}
   // This node is out, for good. The guarded device fails everything with kFenced from now on.
   virtual void withdrawn(Error /*reason*/) {}
 };

@@ -1,6 +1,7 @@
 #include "utils/replay/replay_dead.h"
 
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "core/format/superblock_io.h"
@@ -20,13 +21,34 @@ std::array<std::uint8_t, 16> random_uuid(Random& random) {
   return uuid;
 }
 
+// Keeps the errors of recoveries while it lives.
+class FailedRecoveries final : private MembershipObserver {
+ public:
+  explicit FailedRecoveries(Membership& member) : member_(member) { member_.add_observer(this); }
+  FailedRecoveries(const FailedRecoveries&) = delete;
+  FailedRecoveries& operator=(const FailedRecoveries&) = delete;
+  ~FailedRecoveries() override { member_.remove_observer(this); }
+
+  const Error* of(NodeId dead) const {
+    const auto found = errors_.find(dead);
+    return found == errors_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  void recovery_failed(NodeId dead, Error why) override { errors_.insert_or_assign(dead, why); }
+
+  Membership& member_;
+  std::map<NodeId, Error> errors_;
+};
+
 // Until the slot no longer is the dead node's: its record says CLEAN, or names another incarnation.
-Task<Result<>> wait_for_recovery(Membership& member, NodeId dead, Duration interval) {
+Task<Result<>> wait_for_recovery(Membership& member, const FailedRecoveries& failed, NodeId dead, Duration interval) {
   while (true) {
     const auto stale = co_await member.is_stale(dead);
     if (!stale) co_return fail(stale.error());
     if (*stale) co_return Result<>{};
     if (member.withdrawn()) co_return fail(Errc::kFenced, "slot", member.self().slot.value);
+    if (const Error* why = failed.of(dead)) co_return fail(*why);
     co_await member.executor().sleep(interval);
   }
 }
@@ -50,9 +72,12 @@ Task<Result<>> replay_dead(ReplayDeadParts parts, const format::Superblock& supe
   member.set_recovery_client(&recovery);
 
   auto result = co_await member.join();
-  for (const NodeId node : dead) {
-    if (!result) break;
-    result = co_await wait_for_recovery(member, node, heartbeat_interval(dead_time));
+  if (result) {
+    const FailedRecoveries failed(member);
+    for (const NodeId node : dead) {
+      const auto recovered = co_await wait_for_recovery(member, failed, node, heartbeat_interval(dead_time));
+      if (result) result = recovered;
+    }
   }
   const auto left = co_await member.leave();
   if (result) result = left;

@@ -25,8 +25,9 @@ struct ReplayDeadParts {
 };
 
 // Returns once none of `dead` is that node any more; other dead nodes may have been recovered on the way. Each is
-// judged again by its heartbeat, so it takes the dead-time and more; one that lives after all is waited for. Errors:
-// those of joining (ClusterMember::join) and the device's; kFenced if this node was fenced itself.
+// judged again by its heartbeat, so it takes the dead-time and more; one that lives after all is waited for. One that
+// cannot be recovered is tried once and holds up no other. Errors: those of joining (ClusterMember::join), of the first
+// recovery that failed, and the device's; kFenced if this node was fenced itself.
 Task<Result<>> replay_dead(ReplayDeadParts parts, const format::Superblock& superblock, std::vector<NodeId> dead);
 
 }  // namespace cawfs
