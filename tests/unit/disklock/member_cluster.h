@@ -183,6 +183,18 @@ class MemberCluster {
     Result<RegisteredKeys> found = loop.run(executor, look(*device));
     return found->keys.size();
   }
+  // Anybody registered or not could write without the reservation.
+  bool is_reserved() {
+    Executor& executor = loop.add_executor();
+    auto device = lun.connect(executor, "looker");
+    return loop.run(executor, look_at_reservation(*device))->type == kReservationType;
+  }
+  static Task<Result<ReservationState>> look_at_reservation(BlockDevice& device) {
+    while (true) {
+      Result<ReservationState> found = co_await device.pr_read_reservation();
+      if (found) co_return found;
+    }
+  }
   static Task<Result<RegisteredKeys>> look(BlockDevice& device) {
     while (true) {
       Result<RegisteredKeys> found = co_await device.pr_read_keys();
@@ -199,6 +211,8 @@ class MemberCluster {
   // What stood in a dead node's block when its replay began, until another node takes the slot.
   void note_replay(NodeId dead) {
     ++replays[dead];
+    EXPECT_FALSE(is_registered(key_of(dead.slot))) << "the dead node could still write, slot " << dead.slot.value;
+    EXPECT_TRUE(is_reserved());
     if (on_replay) on_replay(dead);
     frozen[dead.slot] = data_of(dead.slot);
   }

@@ -614,6 +614,38 @@ TEST(Membership, PowerCutOfTheTarget) {
   }
 }
 
+// A reservation that goes without a word (a careless administrator on this very host) is made again: until then a
+// fenced node could write. Key and heartbeat show nothing of it.
+TEST(Membership, AReservationThatVanishesIsMadeAgain) {
+  MemberCluster cluster(7);
+  MemberNode& a = cluster.joined("a");
+  cluster.loop.run_for(5s);
+  ASSERT_TRUE(cluster.loop.run(a.executor, a.raw->pr_release(cluster.key_of(a.member.self().slot), kReservationType)));
+  EXPECT_FALSE(cluster.is_reserved());
+  cluster.loop.run_for(kDeadTime / 2 + 1s);
+  EXPECT_TRUE(cluster.is_reserved());
+  EXPECT_EQ(a.withdrawals, 0);
+}
+
+// note_replay() looks.
+TEST(Membership, AReservationThatVanishesDuringAFenceIsMadeAgainBeforeTheReplay) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    MemberCluster cluster(seed);
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(5s);
+    const NodeId dead = b.member.self();
+    const PrKey own = cluster.key_of(a.member.self().slot);
+    cluster.kill(b);
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.state(dead.slot) == SlotState::kRecovering; }));
+    ASSERT_TRUE(cluster.loop.run(a.executor, a.raw->pr_release(own, kReservationType)));
+    ASSERT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    EXPECT_EQ(cluster.replays[dead], 1);
+    EXPECT_EQ(a.withdrawals, 0);
+  }
+}
+
 TEST(Membership, TargetWithoutAptplIsRefused) {
   SimulatedLunOptions options;
   options.persist_reservations = false;
