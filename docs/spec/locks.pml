@@ -13,8 +13,8 @@
  *   and only if its base is fresh still. Generations never repeat either: what the code compares is whether the entry
  *   has the generation that a node remembers (same) or has just written (wrote).
  * - mail is what a node's mailbox says; it is posted some time after the node has begun to want, or has ceased to.
- * - A crashed node's COMPARE AND WRITE may run until the node is fenced. Fencing, replay and the slot record are one
- *   step each here; membership.pml and journal.pml have the whole of them.
+ * - A crashed node's COMPARE AND WRITE may run until the node is fenced. Fence, replay and CLEAN are one step here;
+ *   journal.pml takes them apart.
  *
  * Left out: mode D, openers, pressing, asking ahead, `expected` wants; tests/unit/disklock/lock_entry_test.cpp goes
  * through those exhaustively, entry by entry.

@@ -34,6 +34,10 @@ SMALL = [
     ("locks", SAFETY, "N=3 L=1 OPS=1 CRASHES=1 LOSSES=0 READERS=2"),
     ("locks", SAFETY, "N=3 L=2 OPS=1 CRASHES=0 LOSSES=0 READERS=2"),
     ("locks", LIVELOCK, "N=2 L=1 OPS=1 CRASHES=1 LOSSES=1"),
+    ("journal", SAFETY, "N=3 GRANTS=2 TAKEOVERS=1 CUTS=0"),
+    ("journal", SAFETY, "N=3 GRANTS=4 TAKEOVERS=1 CUTS=0 VERSIONS=2 ONE_BLOCK"),
+    ("journal", SAFETY, "N=2 GRANTS=3 TAKEOVERS=1 CUTS=1 ONE_BLOCK"),
+    ("journal", LIVELOCK, "N=2 GRANTS=3 TAKEOVERS=1 CUTS=0 ONE_BLOCK"),
 ]
 FULL = [
     ("locks", SAFETY, "N=2 L=1 OPS=2 CRASHES=1 LOSSES=1"),
@@ -43,6 +47,8 @@ FULL = [
     ("locks", SAFETY, "N=3 L=2 OPS=1 CRASHES=0 LOSSES=1 READERS=2"),
     ("locks", LIVELOCK, "N=3 L=1 OPS=1 CRASHES=0 LOSSES=0"),
     ("locks", LIVELOCK, "N=2 L=2 OPS=1 CRASHES=0 LOSSES=1"),
+    ("journal", SAFETY, "N=3 GRANTS=3 TAKEOVERS=0 CUTS=0"),
+    ("journal", SAFETY, "N=2 GRANTS=2 TAKEOVERS=0 CUTS=1"),
 ]
 # (model, what, definitions, the broken variant, what pan must say)
 BROKEN = [
@@ -56,6 +62,15 @@ BROKEN = [
     ("locks", SAFETY, "N=2 L=1 OPS=2", "MISCOMPARE_IS_FAILURE", "assertion"),
     ("locks", SAFETY, "N=2 L=1 OPS=2", "NO_DISOWN", "want"),
     ("locks", LIVELOCK, "N=2 L=1 CRASHES=0 LOSSES=0", "REGISTERS_AGAIN", "non-progress cycle"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 VERSIONS=2 ONE_BLOCK", "NO_GENERATION", "must"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 VERSIONS=2 ONE_BLOCK", "NO_OWNER", "must"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 VERSIONS=2 ONE_BLOCK", "REPLAY_BEFORE_FENCE", "must"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 VERSIONS=2 ONE_BLOCK", "RECOVERER_NOT_FENCED", "must"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 VERSIONS=2 ONE_BLOCK", "RELEASE_BEFORE_IN_PLACE", "must"),
+    ("journal", SAFETY, "N=2 GRANTS=3 CUTS=1 TAKEOVERS=0 ONE_BLOCK", "NO_FLUSH_AFTER_REPLAY", "must"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 TAKEOVERS=0 VERSIONS=0", "WRITES_BEFORE_COMMIT", "hold"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=1 TAKEOVERS=0 SUSPECTS=0 VERSIONS=0", "NO_DATA_FLUSH", "vol[2]"),
+    ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 TAKEOVERS=0 INODE_VERSIONS=0", "NO_REVOKE", "vol[2]"),
 ]
 
 
