@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/base/assert.h"
+#include "disklock/readable_blocks.h"
 
 namespace cawfs {
 
@@ -200,7 +201,8 @@ Task<bool> Mailboxes::poll_once() {
   const SlotNo self = membership_.self().slot;
   const std::uint16_t length = row_length();
   const auto row = row_.bytes().first(std::size_t{length} * geometry_.logical_block);
-  Result<> done = co_await membership_.device().read(geometry_.mailbox_offset(self, SlotNo{0}), row);
+  Result<> done = co_await read_readable_blocks(membership_.device(), geometry_.mailbox_offset(self, SlotNo{0}), row,
+                                                geometry_.logical_block);
   if (!done) co_return false;
   bool moved = false;
   for (std::uint16_t from = 0; from < length; ++from) {

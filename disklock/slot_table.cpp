@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/format/cluster_verify.h"
+#include "disklock/readable_blocks.h"
 
 namespace cawfs {
 
@@ -45,7 +46,8 @@ const SlotView* SlotTable::view(SlotNo slot) const {
 }
 
 Task<Result<>> SlotTable::read() {
-  Result<> done = co_await device_.read(geometry_.node_table.offset_bytes(), incoming_.bytes());
+  Result<> done =
+      co_await read_readable_blocks(device_, geometry_.node_table.offset_bytes(), incoming_.bytes(), kBlockSize);
   if (!done) co_return done;
 
   std::uint64_t in_use = 0;
@@ -58,7 +60,10 @@ Task<Result<>> SlotTable::read() {
       corrupt_[i] = false;
     } else if (!corrupt_[i] || std::memcmp(&records_[i], bytes.data(), sizeof(format::SlotRecord)) != 0) {
       Result<CawImage> again = co_await editor_.read(offset, format::kSlotMagic);
-      if (!again && error_class(again.error().code) != ErrorClass::kCorrupt) co_return fail(again.error());
+      const bool unreadable = !again && again.error() == Errc::kMedium;
+      if (!again && !unreadable && error_class(again.error().code) != ErrorClass::kCorrupt) {
+        co_return fail(again.error());
+      }
       corrupt_[i] = !again;
       if (again) {
         records_[i] = again->as<format::SlotRecord>();
@@ -108,7 +113,8 @@ HeartbeatTable::HeartbeatTable(BlockDevice& device, const Geometry& geometry)
     : device_(device), geometry_(geometry), buffer_(std::size_t{geometry.slots} * kBlockSize) {}
 
 Task<Result<>> HeartbeatTable::read() {
-  Result<> done = co_await device_.read(geometry_.heartbeats.offset_bytes(), buffer_.bytes());
+  Result<> done =
+      co_await read_readable_blocks(device_, geometry_.heartbeats.offset_bytes(), buffer_.bytes(), kBlockSize);
   co_return done;
 }
 

@@ -86,8 +86,9 @@ struct HeartbeatValue {
 
 HeartbeatValue heartbeat_value(std::span<const std::byte> logical_block);
 
-// The slots' records as of one read. Records that do not verify have no view; read() has read such a one again for a
-// second, once: while its bytes stay the same it is known to be corrupt, and does not hold up every further read.
+// The slots' records as of one read. Records that do not verify, or cannot be read, have no view; read() has read such
+// a one again for a second, once: while its bytes stay the same it is known to be corrupt, and does not hold up every
+// further read.
 class SlotTable {
  public:
   // `device` etc. outlive the table. Memory is allocated here, once.
@@ -123,7 +124,7 @@ bool others_keep_the_reservation(const SlotTable& table, const RegisteredKeys& k
 // Does the key stand in a record, as a node's or a recoverer's? A damaged record may hold any.
 bool key_is_known(const SlotTable& table, PrKey key);
 
-// All heartbeats in one read.
+// All heartbeats in one read. One that cannot be read says zeros.
 class HeartbeatTable {
  public:
   HeartbeatTable(BlockDevice& device, const Geometry& geometry);

@@ -182,6 +182,22 @@ TEST_F(MailboxTest, ABoxThatDoesNotVerifyKeepsItsStateForASecondAndHarmsNobody) 
   EXPECT_TRUE(boxes(1).wants_of(SlotNo{2}).empty());
 }
 
+TEST_F(MailboxTest, ABoxThatCannotBeReadHarmsNobody) {
+  const std::uint64_t unreadable = geometry_.mailbox_offset(SlotNo{1}, SlotNo{2});
+  lun_.set_hook([&](const SimulatedRequest& request) {
+    const bool covers = request.offset <= unreadable && unreadable < request.offset + request.length;
+    return covers && request.kind == SimulatedRequest::Kind::kRead ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+  });
+  boxes(2).want(posts_[1]->id, name(0, 2), kEx);
+  boxes(0).want(posts_[1]->id, name(0, 3), kEx);
+  loop_.run_for(3s);
+  EXPECT_EQ(boxes(1).waiting(name(0, 3)).size(), 1u);
+  EXPECT_TRUE(boxes(1).waiting(name(0, 2)).empty());
+  lun_.set_hook({});
+  loop_.run_for(3s);
+  EXPECT_EQ(boxes(1).waiting(name(0, 2)).size(), 1u);
+}
+
 TEST_F(MailboxTest, ImpossibleMailIsRefused) {
   const Mail mail{
       .from = Incarnation{1}, .to = Incarnation{1}, .sequence = 1, .ring = 0, .wants = {{BlockNo{1040}, kEx, 0x7fff}}};

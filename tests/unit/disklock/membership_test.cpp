@@ -728,6 +728,29 @@ TEST(Membership, NoSlotIsFree) {
   EXPECT_EQ(done.error(), Errc::kNoSlot);
 }
 
+// One unreadable sector, of a slot that nobody has, keeps nobody from joining, living and recovering others.
+TEST(Membership, AnUnreadableSectorHidesNobodyElse) {
+  for (const bool record : {true, false}) {
+    SCOPED_TRACE(record);
+    MemberCluster cluster(14);
+    const SlotNo last{3};
+    const std::uint64_t unreadable =
+        record ? cluster.geometry.slot_record_offset(last) : cluster.geometry.heartbeat_offset(last);
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      const bool covers = request.offset <= unreadable && unreadable < request.offset + request.length;
+      return covers && request.kind == Kind::kRead ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+    });
+    MemberNode& a = cluster.joined("a");
+    MemberNode& b = cluster.joined("b");
+    cluster.loop.run_for(5s);
+    const NodeId dead = b.member.self();
+    cluster.kill(b);
+    EXPECT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.is_clean(dead.slot); }));
+    EXPECT_TRUE(a.member.lease_valid());
+    EXPECT_EQ(a.lapses + a.withdrawals, 0);
+  }
+}
+
 // An incarnation is never given twice: a slot that has had the last one is taken by nobody.
 TEST(Membership, SlotsThatAreUsedUpAreLeftAlone) {
   constexpr Incarnation kLast{0xffffffff};
