@@ -20,6 +20,7 @@
 
 #include "core/base/log.h"
 #include "core/base/random.h"
+#include "core/device/bounded_device.h"
 #include "core/device/device.h"
 #include "core/format/geometry.h"
 #include "core/fs/lock_service.h"
@@ -50,7 +51,8 @@ class Cluster {
   // Users of locks have gone or go now; those that wait get kStopping. ClusterMember::leave()'s errors.
   Task<Result<>> leave();
 
-  BlockDevice& device() { return member_.device(); }
+  // For everything but membership and locks, which do not wait behind what is in flight here.
+  BlockDevice& device() { return data_; }
   Membership& membership() { return member_; }
   // Not with -o local, which uses LocalLockService.
   LockService& locks() { return locks_; }
@@ -61,6 +63,7 @@ class Cluster {
   Geometry geometry_;
   bool local_;
   ClusterMember member_;
+  BoundedDevice data_;
   Mailboxes mailboxes_;
   LockManager locks_;
   std::function<void(HeartbeatFigures&)> figures_;

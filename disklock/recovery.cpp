@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/base/assert.h"
+#include "disklock/readable_blocks.h"
 
 namespace cawfs {
 
@@ -202,7 +203,8 @@ Task<Result<>> Recovery::revive(Suspect suspect, NodeCard card) {
 
 Task<Result<bool>> Recovery::still_silent(const Suspect& suspect) {
   IoBuffer block(geometry_.logical_block);
-  Result<> done = co_await device_.read(geometry_.heartbeat_offset(suspect.slot), block.bytes());
+  Result<> done =
+      co_await read_readable_blocks(device_, geometry_.heartbeat_offset(suspect.slot), block.bytes(), block.size());
   if (!done) co_return fail(done.error());
   co_return heartbeat_value(block.bytes()) == suspect.heartbeat;
 }

@@ -8,7 +8,7 @@
 
 #include "tests/sim/sim_mount.h"
 #include "tests/sim/sim_world.h"
-#include "tests/support/forwarding_device.h"
+#include "core/device/forwarding_device.h"
 
 namespace cawfs::test {
 namespace {

@@ -6,7 +6,7 @@
 #include "core/device/simulated_device.h"
 #include "core/runtime/task_group.h"
 #include "core/runtime/virtual_loop.h"
-#include "tests/support/forwarding_device.h"
+#include "core/device/forwarding_device.h"
 
 namespace cawfs {
 namespace {

@@ -728,14 +728,16 @@ TEST(Membership, NoSlotIsFree) {
   EXPECT_EQ(done.error(), Errc::kNoSlot);
 }
 
-// One unreadable sector, of a slot that nobody has, keeps nobody from joining, living and recovering others.
+// One unreadable sector, of a slot that nobody has, keeps nobody from joining, living and recovering others. Nor does
+// the heartbeat of the dead node itself: it shows no life.
 TEST(Membership, AnUnreadableSectorHidesNobodyElse) {
-  for (const bool record : {true, false}) {
-    SCOPED_TRACE(record);
+  for (const char* what : {"record of slot 3", "heartbeat of slot 3", "heartbeat of slot 1"}) {
+    SCOPED_TRACE(what);
     MemberCluster cluster(14);
-    const SlotNo last{3};
+    const SlotNo slot{static_cast<std::uint16_t>(std::string_view(what).ends_with("3") ? 3 : 1)};
+    const bool record = std::string_view(what).starts_with("record");
     const std::uint64_t unreadable =
-        record ? cluster.geometry.slot_record_offset(last) : cluster.geometry.heartbeat_offset(last);
+        record ? cluster.geometry.slot_record_offset(slot) : cluster.geometry.heartbeat_offset(slot);
     cluster.lun.set_hook([&](const SimulatedRequest& request) {
       const bool covers = request.offset <= unreadable && unreadable < request.offset + request.length;
       return covers && request.kind == Kind::kRead ? SimulatedFate::kMediumError : SimulatedFate::kRun;

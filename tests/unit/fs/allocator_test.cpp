@@ -10,7 +10,7 @@
 
 #include "core/fs/bitmap.h"
 #include "core/runtime/task_group.h"
-#include "tests/support/forwarding_device.h"
+#include "core/device/forwarding_device.h"
 #include "tests/support/small_file_system.h"
 
 namespace cawfs {

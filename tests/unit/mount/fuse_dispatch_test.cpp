@@ -5,15 +5,18 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -221,30 +224,66 @@ TEST_F(FuseMountTest, ANameGivenUpWhileItsFileIsOpenedIsNotCached) {
   close(fd);
 }
 
+constexpr std::size_t kMappedPages = 64;
+
+// Maps a file and reads its pages all the time. A process of its own: who waits for a page may hold the lock of its
+// address space, which the daemon, a thread of this one, needs to get memory.
+class MapReader {
+ public:
+  explicit MapReader(const std::string& file) {
+    EXPECT_EQ(pipe(ask_.data()), 0);
+    EXPECT_EQ(pipe(answer_.data()), 0);
+    pid_ = fork();
+    if (pid_ == 0) read_for_ever(file);
+  }
+  MapReader(const MapReader&) = delete;
+  ~MapReader() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    for (const int end : {ask_[0], ask_[1], answer_[0], answer_[1]}) close(end);
+  }
+  // The first byte of each page.
+  std::string look() const {
+    std::string seen(kMappedPages, '\0');
+    EXPECT_EQ(write(ask_[1], "?", 1), 1);
+    EXPECT_EQ(read(answer_[0], seen.data(), seen.size()), static_cast<ssize_t>(seen.size()));
+    return seen;
+  }
+
+ private:
+  [[noreturn]] void read_for_ever(const std::string& file) const {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const int fd = open(file.c_str(), O_RDONLY);
+    const auto* map =
+        static_cast<const volatile char*>(mmap(nullptr, kMappedPages * 4096, PROT_READ, MAP_SHARED, fd, 0));
+    std::array<char, kMappedPages> seen{};
+    for (std::size_t page = 0;; page = (page + 7) % kMappedPages) {
+      (void)map[page * 4096];
+      pollfd asked{.fd = ask_[0], .events = POLLIN, .revents = 0};
+      if (poll(&asked, 1, 0) != 1) continue;
+      char question = 0;
+      if (read(ask_[0], &question, 1) != 1) _exit(1);
+      for (std::size_t i = 0; i < kMappedPages; ++i) seen[i] = map[i * 4096];
+      if (write(answer_[1], seen.data(), seen.size()) != static_cast<ssize_t>(seen.size())) _exit(1);
+    }
+  }
+
+  std::array<int, 2> ask_{};
+  std::array<int, 2> answer_{};
+  pid_t pid_ = -1;
+};
+
 // However many read them meanwhile: the lock goes when the invalidation has ended.
 TEST_F(FuseMountTest, MapsShowNothingOldOnceTheirPagesAreDropped) {
-  constexpr int kPages = 64;
-  constexpr int kReaders = 3;
-  store("f", std::string(kPages * 4096, 'A'));
-  const int fd = open(path("f").c_str(), O_RDONLY);
-  auto* map = static_cast<volatile char*>(mmap(nullptr, kPages * 4096, PROT_READ, MAP_SHARED, fd, 0));
-  std::atomic<bool> stop = false;
-  std::vector<std::thread> readers;
-  for (int reader = 0; reader < kReaders; ++reader) {
-    readers.emplace_back([&] {
-      for (int page = 0; !stop; page = (page + 7) % kPages) (void)map[page * 4096];
-    });
-  }
+  store("f", std::string(kMappedPages * 4096, 'A'));
+  const std::array<MapReader, 3> readers{MapReader(path("f")), MapReader(path("f")), MapReader(path("f"))};
   for (char c = 'B'; c <= 'Z'; ++c) {
     std::atomic<bool> done = false;
-    start_there([&](Served& served) { return change_elsewhere(served, "f", std::string(kPages * 4096, c), done); });
+    start_there(
+        [&](Served& served) { return change_elsewhere(served, "f", std::string(kMappedPages * 4096, c), done); });
     while (!done) std::this_thread::yield();
-    for (int page = 0; page < kPages; ++page) EXPECT_EQ(map[page * 4096], c) << "page " << page;
+    for (const MapReader& reader : readers) EXPECT_EQ(reader.look(), std::string(kMappedPages, c));
   }
-  stop = true;
-  for (std::thread& reader : readers) reader.join();
-  munmap(const_cast<char*>(map), kPages * 4096);
-  close(fd);
 }
 
 Task<void> rename_elsewhere(Served& served, std::atomic<bool>& done) {

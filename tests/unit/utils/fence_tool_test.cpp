@@ -5,7 +5,7 @@
 #include "core/format/superblock_io.h"
 #include "core/runtime/virtual_loop.h"
 #include "disklock/cluster_member.h"
-#include "tests/support/forwarding_device.h"
+#include "core/device/forwarding_device.h"
 #include "utils/fence/fence_slot.h"
 #include "utils/fence/self_test.h"
 #include "utils/status/cluster_status.h"

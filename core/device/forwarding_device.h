@@ -1,4 +1,4 @@
-// A device that passes everything on to another; tests override what shall be broken.
+// A device that passes everything on to another, for those that override some of it.
 #pragma once
 
 #include <cstdint>
