@@ -54,6 +54,9 @@ class ForwardingDevice : public BlockDevice {
   Task<void> close() override { return device_.close(); }
 
  protected:
+  BlockDevice& device() const { return device_; }
+
+ private:
   BlockDevice& device_;
 };
 

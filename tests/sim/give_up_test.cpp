@@ -44,7 +44,7 @@ class WatchedDevice final : public ForwardingDevice {
       : ForwardingDevice(*device), own_(std::move(device)), cached_(cached) {}
 
   Task<Result<>> write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) override {
-    const Result<> done = co_await device_.write(offset, data, durability);
+    const Result<> done = co_await device().write(offset, data, durability);
     if (durability == Durability::kCached) {
       cached_.written(offset, data.size());
     } else {
@@ -54,7 +54,7 @@ class WatchedDevice final : public ForwardingDevice {
   }
   Task<Result<>> flush() override {
     const std::uint64_t up_to = cached_.now();
-    const Result<> done = co_await device_.flush();
+    const Result<> done = co_await device().flush();
     if (done) cached_.flushed(up_to);
     co_return done;
   }

@@ -19,13 +19,13 @@ struct CountingDevice final : ForwardingDevice {
   using ForwardingDevice::ForwardingDevice;
   Task<Result<>> read(std::uint64_t offset, std::span<std::byte> out) override {
     enter(out.size());
-    const Result<> done = co_await device_.read(offset, out);
+    const Result<> done = co_await device().read(offset, out);
     inside -= out.size();
     co_return done;
   }
   Task<Result<>> write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) override {
     enter(data.size());
-    const Result<> done = co_await device_.write(offset, data, durability);
+    const Result<> done = co_await device().write(offset, data, durability);
     inside -= data.size();
     co_return done;
   }

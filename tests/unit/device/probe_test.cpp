@@ -22,10 +22,10 @@ class NotAtomic final : public ForwardingDevice {
   Task<Result<>> compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
                                    std::span<const std::byte> data) override {
     IoBuffer present(facts().logical_block);
-    const Result<> done = co_await device_.read(offset, present.bytes());
+    const Result<> done = co_await device().read(offset, present.bytes());
     if (!done) co_return done;
     if (!std::ranges::equal(present.bytes(), expected)) co_return fail(Errc::kMiscompare);
-    const Result<> written = co_await device_.write(offset, data, Durability::kFua);
+    const Result<> written = co_await device().write(offset, data, Durability::kFua);
     co_return written;
   }
 };
@@ -35,7 +35,7 @@ class NotComparing final : public ForwardingDevice {
   using ForwardingDevice::ForwardingDevice;
   Task<Result<>> compare_and_write(std::uint64_t offset, std::span<const std::byte> /*expected*/,
                                    std::span<const std::byte> data) override {
-    return device_.write(offset, data, Durability::kFua);
+    return device().write(offset, data, Durability::kFua);
   }
 };
 

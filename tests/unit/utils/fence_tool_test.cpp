@@ -162,7 +162,7 @@ class SlowToEvict final : public ForwardingDevice {
   SlowToEvict(BlockDevice& device, Executor& executor) : ForwardingDevice(device), executor_(executor) {}
   Task<Result<>> evict(std::string initiator_name, std::uint64_t isid) override {
     co_await executor_.sleep(3s);
-    const Result<> done = co_await device_.evict(std::move(initiator_name), isid);
+    const Result<> done = co_await device().evict(std::move(initiator_name), isid);
     co_return done;
   }
 
