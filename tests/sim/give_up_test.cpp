@@ -6,9 +6,9 @@
 #include <map>
 #include <vector>
 
+#include "core/device/forwarding_device.h"
 #include "tests/sim/sim_mount.h"
 #include "tests/sim/sim_world.h"
-#include "core/device/forwarding_device.h"
 
 namespace cawfs::test {
 namespace {

@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include "core/device/forwarding_device.h"
 #include "core/device/io_buffer.h"
 #include "core/device/simulated_device.h"
 #include "core/runtime/task_group.h"
 #include "core/runtime/virtual_loop.h"
-#include "core/device/forwarding_device.h"
 
 namespace cawfs {
 namespace {

@@ -7,9 +7,9 @@
 #include <optional>
 #include <vector>
 
+#include "core/device/forwarding_device.h"
 #include "core/device/simulated_device.h"
 #include "core/runtime/virtual_loop.h"
-#include "core/device/forwarding_device.h"
 
 namespace cawfs {
 namespace {

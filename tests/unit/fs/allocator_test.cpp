@@ -8,9 +8,9 @@
 #include <set>
 #include <string>
 
+#include "core/device/forwarding_device.h"
 #include "core/fs/bitmap.h"
 #include "core/runtime/task_group.h"
-#include "core/device/forwarding_device.h"
 #include "tests/support/small_file_system.h"
 
 namespace cawfs {

@@ -1,11 +1,11 @@
 #include <gtest/gtest.h>
 
+#include "core/device/forwarding_device.h"
 #include "core/device/simulated_device.h"
 #include "core/format/make_file_system.h"
 #include "core/format/superblock_io.h"
 #include "core/runtime/virtual_loop.h"
 #include "disklock/cluster_member.h"
-#include "core/device/forwarding_device.h"
 #include "utils/fence/fence_slot.h"
 #include "utils/fence/self_test.h"
 #include "utils/status/cluster_status.h"
