@@ -40,6 +40,8 @@ ClusterMember::ClusterMember(BlockDevice& raw, Executor& executor, Random& rando
       lease_condition_(executor),
       stop_(executor),
       tasks_(executor) {
+  // The rest of the self-lease is for a new session, and a heartbeat on it.
+  raw_.set_path_timeout(options_.dead_time / 3);
   guard_.set_keeper(this);
   heart_.set_observer([this](Time issued) { heartbeat_completed(issued); });
   fence_.set_reset_observer([this] { silence_.restart(); });

@@ -26,6 +26,7 @@
 
 #include "core/base/error.h"
 #include "core/base/types.h"
+#include "core/runtime/executor.h"
 #include "core/runtime/task.h"
 
 namespace cawfs {
@@ -116,6 +117,9 @@ class BlockDevice {
   // may be one with another target: the same one after a crash, which has lost its cache, and perhaps all
   // registrations.
   virtual void bind(std::uint64_t /*session*/) {}
+  // The device's path counts as lost, and another session is begun, once nothing has come over it for so long though
+  // the target was asked; not before three seconds in any case. Ignored by devices that do not watch their path.
+  virtual void set_path_timeout(Duration /*timeout*/) {}
 
   // REGISTER: from `current` (0: none yet) to `key` (0: unregister); kReservationConflict if `current` is not ours.
   virtual Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) = 0;

@@ -33,6 +33,7 @@ class ForwardingDevice : public BlockDevice {
   std::uint64_t session() const override { return device_.session(); }
   void admit(std::uint64_t session) override { device_.admit(session); }
   void bind(std::uint64_t session) override { device_.bind(session); }
+  void set_path_timeout(Duration timeout) override { device_.set_path_timeout(timeout); }
   Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) override {
     return device_.pr_register(current, key, aptpl);
   }

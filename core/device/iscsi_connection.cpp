@@ -26,6 +26,7 @@ IscsiConnection::~IscsiConnection() {
 
 void IscsiConnection::on_connected(iscsi_context* context, int status, void*, void* self) {
   auto& connection = *static_cast<IscsiConnection*>(self);
+  connection.connected_ = true;
   if (status != SCSI_STATUS_GOOD || iscsi_login_async(context, on_ended, self) != 0) {
     connection.fail(iscsi_get_error(context));
   }
@@ -76,6 +77,7 @@ Task<void> IscsiConnection::serve_once() {
   const int came = co_await reactor_.poll(iscsi_get_fd(context_), polled_);
   polled_ = 0;
   if (failed_ || came == -ECANCELED) co_return;
+  if (came > 0 && (came & POLLIN) != 0) quiet_ticks_ = 0;
   if (came < 0 || iscsi_service(context_, came) != 0) fail(iscsi_get_error(context_));
 }
 
@@ -89,8 +91,18 @@ void IscsiConnection::kick() {
   if (polled_ != 0 && (wanted & ~polled_) != 0) reactor_.cancel_poll(iscsi_get_fd(context_));
 }
 
-void IscsiConnection::tick(Time now) {
+void IscsiConnection::tick(Time now, int quiet_ticks) {
   if (deadline_ && now > *deadline_) fail("no answer from the target");
+  // The answer to a login may have to wait for what an older session has in flight.
+  const bool may_be_quiet = deadline_ && connected_;
+  if (failed_ || may_be_quiet) return;
+  if (++quiet_ticks_ >= quiet_ticks) {
+    fail(connected_ ? "nothing comes from the target" : "no connection to the target");
+  } else if (connected_ && quiet_ticks_ == quiet_ticks / 2) {
+    if (iscsi_nop_out_async(context_, [](iscsi_context*, int, void*, void*) {}, nullptr, 0, nullptr) != 0)
+      fail(iscsi_get_error(context_));
+    kick();
+  }
 }
 
 void IscsiConnection::fail(std::string why) {

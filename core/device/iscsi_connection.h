@@ -34,8 +34,10 @@ class IscsiConnection {
 
   // After PDUs have been queued: sends what the socket takes now; the rest goes when it takes more.
   void kick();
-  // To be called now and then: a login or logout whose time is over fails.
-  void tick(Time now);
+  // To be called regularly. A login or logout whose time is over fails. So does a connection that is not made, or on
+  // which, once logged in, nothing comes for `quiet_ticks` calls in a row; after half of them it asks the target by
+  // NOP-Out (RFC 7143 11.18). Calls are counted, not time: after a pause of the process an answer may wait to be read.
+  void tick(Time now, int quiet_ticks);
   void fail(std::string why);
 
   bool failed() const { return failed_; }
@@ -56,7 +58,9 @@ class IscsiConnection {
   std::string error_;
   std::optional<Time> deadline_;
   std::uint32_t polled_ = 0;  // events that serve_once() waits for
-  bool ended_ = false;        // the login or logout under way
+  int quiet_ticks_ = 0;       // since something came
+  bool connected_ = false;
+  bool ended_ = false;  // the login or logout under way
   bool failed_ = false;
 };
 

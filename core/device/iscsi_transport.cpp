@@ -18,7 +18,16 @@ using namespace std::chrono_literals;
 
 constexpr Duration kTick = 100ms;
 constexpr Duration kReconnectPause = 200ms;
+// The kernel sends a lost SYN again after 1, 3, 7 … s; a path that is back is tried sooner.
+constexpr Duration kConnectTime = 2s;
+// LIO with a file as its backend answers nothing on a connection, NOP-Out included, while it is writing there; who cuts
+// such a target off each time never gets anywhere.
+constexpr Duration kLeastPathTimeout = 3s;
 constexpr std::uint64_t kIsidFormatRandom = 0x80;
+
+int ticks(Duration time) {
+  return static_cast<int>(time / kTick);
+}
 
 // A PDU in flight; lives in the frame that waits for it.
 struct Request : boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
@@ -51,6 +60,7 @@ class IscsiTransport final : public ScsiTransport {
         options_(std::move(options)),
         target_(std::move(target)),
         isid_(isid_of(options_.initiator_name)),
+        path_timeout_(options_.timeout),
         changed_(reactor.executor()),
         tasks_(reactor.executor()),
         stop_(reactor.executor()) {}
@@ -64,6 +74,7 @@ class IscsiTransport final : public ScsiTransport {
   std::string initiator_name() const override { return options_.initiator_name; }
   std::uint64_t isid() const override { return isid_; }
   std::uint64_t session() const override { return session_; }
+  void set_path_timeout(Duration timeout) override { path_timeout_ = std::max(timeout, kLeastPathTimeout); }
 
  private:
   // Keeps a session open until close().
@@ -78,6 +89,7 @@ class IscsiTransport final : public ScsiTransport {
   IscsiOptions options_;
   IscsiTarget target_;
   std::uint64_t isid_;
+  Duration path_timeout_;
   std::uint64_t session_ = 0;
   std::unique_ptr<IscsiConnection> connection_;  // with a session, or null
   std::unique_ptr<IscsiConnection> logging_in_;
@@ -123,8 +135,10 @@ Task<void> IscsiTransport::keep_connected() {
 Task<void> IscsiTransport::tick() {
   while (!stop_.requested()) {
     co_await stop_.sleep(kTick);
-    if (logging_in_) logging_in_->tick(now());
-    if (evicting_) evicting_->tick(now());
+    if (connection_) connection_->tick(now(), ticks(path_timeout_));
+    const Duration connecting = session_ == 0 ? options_.timeout : std::min(path_timeout_, kConnectTime);
+    if (logging_in_) logging_in_->tick(now(), ticks(connecting));
+    if (evicting_) evicting_->tick(now(), ticks(connecting));
     const bool late = std::any_of(requests_.begin(), requests_.end(), [&](auto& r) { return now() > r.deadline; });
     if (late && connection_) connection_->fail("a command was not answered in time");
   }

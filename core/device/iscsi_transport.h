@@ -18,9 +18,9 @@
 namespace cawfs {
 
 struct IscsiOptions {
-  std::string url;             // iscsi://host[:port]/iqn/lun
-  std::string initiator_name;  // unique in the cluster: one name is one I_T nexus
-  Duration timeout = std::chrono::seconds(10);
+  std::string url;                              // iscsi://host[:port]/iqn/lun
+  std::string initiator_name;                   // unique in the cluster: one name is one I_T nexus
+  Duration timeout = std::chrono::seconds(10);  // of a command, and of a login
   // A LUN reset is answered when older commands have ended; LIO took 42 s with a victim's connection half-open.
   Duration reset_timeout = std::chrono::seconds(90);
 };

@@ -71,6 +71,7 @@ class ScsiDevice final : public BlockDevice {
   std::uint64_t session() const override { return transport_->session(); }
   void admit(std::uint64_t session) override { admitted_ = session; }
   void bind(std::uint64_t session) override { bound_ = session; }
+  void set_path_timeout(Duration timeout) override { transport_->set_path_timeout(timeout); }
   Task<Result<>> pr_register(PrKey current, PrKey key, Aptpl aptpl) override {
     return reserve_out(0x00, 0, current, key, aptpl);
   }

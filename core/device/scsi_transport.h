@@ -12,6 +12,7 @@
 #include <string>
 
 #include "core/base/error.h"
+#include "core/runtime/executor.h"
 #include "core/runtime/task.h"
 
 namespace cawfs {
@@ -55,6 +56,8 @@ class ScsiTransport {
   virtual std::uint64_t isid() const = 0;
   // Counts the sessions, the present or latest one included.
   virtual std::uint64_t session() const = 0;
+  // See BlockDevice.
+  virtual void set_path_timeout(Duration timeout) = 0;
 };
 
 // NOT READY 08/00: LIO's answer where its backend has failed an I/O.

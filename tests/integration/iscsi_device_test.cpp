@@ -24,17 +24,10 @@ Task<bool> shut(std::unique_ptr<BlockDevice> device) {
   co_return true;
 }
 
-class IscsiDeviceTest : public ::testing::TestWithParam<std::uint32_t> {
+class OnATarget : public ::testing::Test {
  protected:
-  // One target for each logical block size, for all tests; each test leaves it without registrations.
-  static void TearDownTestSuite() { labs_.clear(); }
-  void SetUp() override {
-    auto& lab = labs_[GetParam()];
-    if (!lab) {
-      lab = std::make_unique<test::LioLab>(
-          std::vector<std::string>{"--size 256M", "--block " + std::to_string(GetParam()), "--hosts 1"});
-    }
-    lab_ = lab.get();
+  void use(test::LioLab& lab) {
+    lab_ = &lab;
     lab_->enter_host(1);
     reactor_ = std::move(*Reactor::make());
   }
@@ -59,10 +52,25 @@ class IscsiDeviceTest : public ::testing::TestWithParam<std::uint32_t> {
     }
   }
 
-  inline static std::map<std::uint32_t, std::unique_ptr<test::LioLab>> labs_;
   test::LioLab* lab_ = nullptr;
   std::unique_ptr<Log> log_ = stderr_log("iscsi_device_test", LogLevel::kInfo);
   std::unique_ptr<Reactor> reactor_;
+};
+
+// One target for each logical block size, for all tests; each test leaves it without registrations.
+class IscsiDeviceTest : public OnATarget, public ::testing::WithParamInterface<std::uint32_t> {
+ protected:
+  static void TearDownTestSuite() { labs_.clear(); }
+  void SetUp() override {
+    auto& lab = labs_[GetParam()];
+    if (!lab) {
+      lab = std::make_unique<test::LioLab>(
+          std::vector<std::string>{"--size 256M", "--block " + std::to_string(GetParam()), "--hosts 1"});
+    }
+    use(*lab);
+  }
+
+  inline static std::map<std::uint32_t, std::unique_ptr<test::LioLab>> labs_;
 };
 
 IoBuffer filled(std::size_t size, std::uint64_t seed) {
@@ -153,6 +161,39 @@ TEST_P(IscsiDeviceTest, ALostPathEndsCommandsAndComesBackWithTheSameRegistration
   } while (!result && result.error() != Errc::kReservationConflict);
   EXPECT_TRUE(result) << "the registration is gone";
   EXPECT_TRUE(run(device->pr_clear(key)));
+  close(std::move(device));
+}
+
+Task<bool> pass_time(Executor& executor, Duration duration) {
+  co_await executor.sleep(duration);
+  co_return true;
+}
+
+class SlowTarget : public OnATarget {
+ protected:
+  void SetUp() override { use(lab); }
+  test::LioLab lab{{"--size 64M", "--block 4096", "--hosts 1", "--write-delay 1500"}};
+};
+
+TEST_F(SlowTarget, KeepsItsSessionUntilThePathIsQuiet) {
+  constexpr Duration kCommandTimeout = 60s;
+  constexpr Duration kPathTimeout = 3s;
+  auto device = connect("a", kCommandTimeout);
+  device->set_path_timeout(kPathTimeout);
+  const std::uint64_t session = device->session();
+  const IoBuffer data = filled(kBlockSize, 6);
+  EXPECT_TRUE(run(device->write(0, data.bytes(), Durability::kFua)));
+  run(pass_time(reactor_->executor(), kPathTimeout + 500ms));  // nobody asks for anything
+  EXPECT_EQ(device->session(), session);
+
+  lab.run("cut", "1");
+  const Time cut = reactor_->executor().now();
+  EXPECT_EQ(run(device->write(0, data.bytes(), Durability::kFua)).error(), Errc::kTransport);
+  EXPECT_LT(reactor_->executor().now() - cut, kCommandTimeout / 2);
+  lab.run("heal", "1");
+  while (!run(device->write(0, data.bytes(), Durability::kFua))) {
+  }
+  EXPECT_GT(device->session(), session);
   close(std::move(device));
 }
 

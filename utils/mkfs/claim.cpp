@@ -89,7 +89,8 @@ Task<Result<>> Claim::take(OldKeys old_keys) {
   if (!able) co_return able;
   const auto before = co_await past_attentions<ReservationState>([&] { return device_.pr_read_reservation(); });
   if (!before) co_return fail(before.error());
-  if (before->type != ReservationType::kNone && old_keys == OldKeys::kRefuse) {
+  reserved_before_ = before->type != ReservationType::kNone;
+  if (reserved_before_ && old_keys == OldKeys::kRefuse) {
     in_the_way_ = fmt::format("it is reserved (type {}, key {:#018x}); --force takes it over", before->raw_type,
                               before->holder.value);
     co_return fail(Errc::kForeignReservation);
@@ -129,7 +130,8 @@ Task<Result<>> Claim::prove(BlockDevice* second) {
   co_return gone;
 }
 
-Task<Result<>> Claim::release() {
+Task<Result<>> Claim::give_up() {
+  if (reserved_before_) co_return Result<>{};
   const Result<> done = co_await past_attentions<void>([&] { return device_.pr_clear(key_); });
   co_return done;
 }

@@ -29,8 +29,10 @@ class Claim {
   // Tries COMPARE AND WRITE and the reservation against `second`, another session; null: there can be none, and less is
   // proved. After take(). Destroys the contents of what will be the scratch block.
   Task<Result<>> prove(BlockDevice* second);
-  // Takes key and reservation away again.
-  Task<Result<>> release();
+  // For who has made no file system after all: takes key and reservation away again, unless there was a reservation
+  // before. After a success both stay, as after the last unmount: a node of what was there before, fenced long ago,
+  // that wakes up still cannot write. The first mount replaces the key or sweeps it (design §7, "Leave").
+  Task<Result<>> give_up();
 
  private:
   Task<Result<>> check_capabilities();
@@ -44,6 +46,7 @@ class Claim {
   Log& log_;
   PrKey key_;
   Aptpl aptpl_ = Aptpl::kYes;
+  bool reserved_before_ = false;
   std::string in_the_way_;
 };
 

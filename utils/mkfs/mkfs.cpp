@@ -62,7 +62,8 @@ Task<Result<format::Superblock>> make_claimed(MkfsParts& parts, MkfsOptions& opt
   if (proved) {
     made = co_await make_file_system(parts.device, parts.random, std::move(options.make), std::move(options.progress));
   }
-  const Result<> released = co_await claim.release();
+  if (made) co_return made;
+  const Result<> released = co_await claim.give_up();
   if (!released) parts.log.warning("the reservation was not released: {}", explain(released.error()));
   co_return made;
 }

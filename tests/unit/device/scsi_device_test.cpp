@@ -42,6 +42,7 @@ class ScriptedTransport final : public ScsiTransport {
   std::string initiator_name() const override { return "iqn.test"; }
   std::uint64_t isid() const override { return 1; }
   std::uint64_t session() const override { return 1; }
+  void set_path_timeout(Duration /*timeout*/) override {}
 
   std::function<ScsiStatus(const ScsiCommand&)> answer;
 

@@ -40,6 +40,15 @@ struct Mkfs : ::testing::Test {
     all.force = force;
     return loop.run(executor, run_mkfs(parts, std::move(all)));
   }
+  // As a node that is not registered; past unit attentions.
+  Result<> write_as_node() {
+    std::vector<std::byte> block(kBlockSize);
+    Result<> written;
+    do {
+      written = loop.run(executor, node->write(0, block, Durability::kCached));
+    } while (!written && error_class(written.error().code) == ErrorClass::kRetry);
+    return written;
+  }
   Result<format::Superblock> superblock() { return loop.run(executor, read_superblock(*device)); }
   void put(std::uint64_t offset, std::string_view text) {
     std::vector<std::byte> block(kBlockSize);
@@ -58,11 +67,12 @@ struct Mkfs : ::testing::Test {
   MemoryLog log;
 };
 
-TEST_F(Mkfs, LeavesAFileSystemAndNoReservation) {
+TEST_F(Mkfs, LeavesAFileSystemUnderAReservationThatShutsOthersOut) {
   ASSERT_TRUE(make()) << log.text;
   EXPECT_TRUE(superblock());
-  EXPECT_TRUE(loop.run(executor, device->pr_read_keys())->keys.empty());
-  EXPECT_EQ(loop.run(executor, device->pr_read_reservation())->type, ReservationType::kNone);
+  EXPECT_EQ(loop.run(executor, device->pr_read_keys())->keys.size(), 1u);
+  EXPECT_EQ(loop.run(executor, device->pr_read_reservation())->type, kType);
+  EXPECT_EQ(write_as_node().error(), Errc::kReservationConflict);
 }
 
 TEST_F(Mkfs, RefusesAnOldFileSystemUnlessForced) {
@@ -127,16 +137,23 @@ TEST_F(Mkfs, PreemptsTheKeysOfAnOldCluster) {
   ASSERT_TRUE(loop.run(executor, node->pr_reserve(PrKey{0x77}, kType)));
   EXPECT_EQ(make().error().code, Errc::kForeignReservation);
   ASSERT_TRUE(make(true)) << log.text;
-  EXPECT_TRUE(loop.run(executor, device->pr_read_keys())->keys.empty());
-  // The old node's key is gone: it is told so and, once there is a reservation again, may not write.
-  ASSERT_TRUE(loop.run(executor, device->pr_register_ignore(PrKey{0x99}, Aptpl::kYes)));
-  ASSERT_TRUE(loop.run(executor, device->pr_reserve(PrKey{0x99}, kType)));
-  std::vector<std::byte> block(kBlockSize);
-  Result<> written = loop.run(executor, node->write(0, block, Durability::kCached));
-  for (int i = 0; i < 8 && written.error().code != Errc::kReservationConflict; ++i) {
-    written = loop.run(executor, node->write(0, block, Durability::kCached));
-  }
-  EXPECT_EQ(written.error().code, Errc::kReservationConflict);
+  const auto keys = loop.run(executor, device->pr_read_keys())->keys;
+  ASSERT_EQ(keys.size(), 1u);
+  EXPECT_NE(keys[0], PrKey{0x77});
+  EXPECT_EQ(write_as_node().error(), Errc::kReservationConflict);
+}
+
+TEST_F(Mkfs, ThatFailsLeavesNoReservationThatWasNotThere) {
+  lun.set_hook([](const SimulatedRequest& request) {
+    return request.kind == SimulatedRequest::Kind::kWrite ? SimulatedFate::kMediumError : SimulatedFate::kRun;
+  });
+  EXPECT_FALSE(make());
+  EXPECT_EQ(loop.run(executor, device->pr_read_reservation())->type, ReservationType::kNone);
+
+  ASSERT_TRUE(loop.run(executor, node->pr_register_ignore(PrKey{0x77}, Aptpl::kYes)));
+  ASSERT_TRUE(loop.run(executor, node->pr_reserve(PrKey{0x77}, kType)));
+  EXPECT_FALSE(make(true));
+  EXPECT_EQ(loop.run(executor, device->pr_read_reservation())->type, kType);
 }
 
 TEST_F(Mkfs, TellsTheMinimumSize) {
