@@ -129,7 +129,7 @@ Task<Result<>> LockManager::read_records(CachedBlock& block, std::uint64_t slots
     Result<SlotView> view = record ? view_slot(slot, *record) : Result<SlotView>(fail(record.error()));
     if (!view) {
       log_.warning("slot record {}: {}", slot.value, describe(view.error().code));
-      if (error_class(view.error().code) != ErrorClass::kCorrupt) {
+      if (!is_damage(view.error().code)) {
         co_await block.wake.wait_until(executor_.now() + tuning_.record_check);
         co_return Result<>{};
       }
@@ -146,8 +146,9 @@ Task<Result<>> LockManager::read_records(CachedBlock& block, std::uint64_t slots
   co_return Result<>{};
 }
 
-// A damaged record tells nothing of its node, a damaged journal cannot be replayed, and no node mends either: whoever
-// would have to wait for that node is told so, rather than made to wait for ever. Nothing is taken from it.
+// A damaged or unreadable record tells nothing of its node, a damaged journal cannot be replayed, and no node mends
+// either: whoever would have to wait for that node is told so, rather than made to wait for ever. Nothing is taken from
+// it.
 void LockManager::slot_unknown(CachedBlock& block, SlotNo slot, const Error& error) {
   for (std::size_t entry = 0; entry < block.locks.size(); ++entry) {
     CachedLock& lock = block.locks[entry];

@@ -274,7 +274,7 @@ Task<void> Recovery::replay_failed(const Claimed& claimed, const Error& error, H
       "the journal of slot {} cannot be replayed: {} ({}). What its node had locked stays locked until it can; "
       "cawfs-replay --slot {} shows what is wrong with it",
       slot.value, describe(error.code), error.where, slot.value);
-  const bool damaged = error_class(error.code) == ErrorClass::kCorrupt || error == Errc::kMedium;
+  const bool damaged = is_damage(error.code);
   const bool leaves = hand_over == HandOver::kTake;
   if (!damaged && !leaves) co_return;
   const Result<CawImage> marked = co_await step(

@@ -60,10 +60,7 @@ Task<Result<>> SlotTable::read() {
       corrupt_[i] = false;
     } else if (!corrupt_[i] || std::memcmp(&records_[i], bytes.data(), sizeof(format::SlotRecord)) != 0) {
       Result<CawImage> again = co_await editor_.read(offset, format::kSlotMagic);
-      const bool unreadable = !again && again.error() == Errc::kMedium;
-      if (!again && !unreadable && error_class(again.error().code) != ErrorClass::kCorrupt) {
-        co_return fail(again.error());
-      }
+      if (!again && !is_damage(again.error().code)) co_return fail(again.error());
       corrupt_[i] = !again;
       if (again) {
         records_[i] = again->as<format::SlotRecord>();

@@ -151,6 +151,24 @@ Task<Outcome<>> MountSession::identify() {
 Task<Outcome<>> MountSession::join() {
   auto identified = co_await identify();
   if (!identified) co_return identified;
+  make_cluster();
+  auto joined = co_await cluster_->join();
+  // The slot whose journal it would have had to replay is marked now; another one is taken, if there is one.
+  if (!joined && is_damage(joined.error().code)) {
+    co_await cluster_->leave();
+    make_cluster();
+    joined = co_await cluster_->join();
+  }
+  if (!joined) co_return cannot("cannot join the cluster", joined.error());
+  cluster_->membership().add_observer(this);
+  observing_ = true;
+  log_.info("{}: slot {}, incarnation {}{}", options_.source, self().slot.value, self().incarnation.value,
+            options_.local ? ", local" : "");
+  co_return Outcome<>{};
+}
+
+void MountSession::make_cluster() {
+  recovery_.reset();
   ClusterOptions cluster_options;
   cluster_options.member = {.host_name = identity_->host_name,
                             .node_uuid = identity_->node_uuid,
@@ -172,13 +190,6 @@ Task<Outcome<>> MountSession::join() {
     figures.journal_blocks = journal_->ring_blocks();
     figures.journal_used = journal_->ring_blocks_used();
   });
-  auto joined = co_await cluster_->join();
-  if (!joined) co_return cannot("cannot join the cluster", joined.error());
-  cluster_->membership().add_observer(this);
-  observing_ = true;
-  log_.info("{}: slot {}, incarnation {}{}", options_.source, self().slot.value, self().incarnation.value,
-            options_.local ? ", local" : "");
-  co_return Outcome<>{};
 }
 
 // Some targets list COMPARE AND WRITE and reservations and do not keep them; better seen now than in the data.

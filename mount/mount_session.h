@@ -40,6 +40,7 @@ class MountSession : private MembershipObserver {
   Task<Outcome<>> open();
   Task<Outcome<>> identify();
   Task<Outcome<>> join();
+  void make_cluster();
   Task<Outcome<>> prove_device();
   Task<Result<>> prove_once();
   Task<Outcome<>> start_log();

@@ -65,6 +65,10 @@ ErrorClass error_class(Errc code) {
   return kTable[static_cast<std::size_t>(code)].error_class;
 }
 
+bool is_damage(Errc code) {
+  return code == Errc::kMedium || error_class(code) == ErrorClass::kCorrupt;
+}
+
 std::string_view describe(Errc code) {
   return kTable[static_cast<std::size_t>(code)].text;
 }

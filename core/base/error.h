@@ -75,6 +75,8 @@ enum class Errc : std::uint8_t {
 };
 
 ErrorClass error_class(Errc code);
+// What is read cannot be used, and trying again changes nothing: corrupt, or a medium error.
+bool is_damage(Errc code);
 // A few plain words, without a full stop: "COMPARE AND WRITE found other bytes".
 std::string_view describe(Errc code);
 

@@ -182,6 +182,23 @@ class NodesTest(Modes):
         self.assertEqual(pathlib.Path(node.path("in the journal")).read_bytes(), content)
         self.leave_and_check()
 
+    def test_a_damaged_journal_costs_its_slot_only(self):
+        """The host's own slot comes first; where it cannot be recovered the same mount takes another. (What its node had
+        locked stays locked; here that is nothing.)"""
+        node = self.cluster.node(1).mount()
+        node.kill()
+        (dead,) = [one["slot"] for one in self.cluster.status()["nodes"] if one["state"] == "active"]
+        with open(self.image, "r+b") as image:
+            image.seek((32 + dead) * 4096 + 264)
+            image.seek(int.from_bytes(image.read(8), "little") * 4096)
+            image.write(b"\xff" * 8192)  # both copies of the journal's header
+        node.mount()
+        self.assertIn(f"the journal of slot {dead} cannot be replayed", node.read_log())
+        states = {one["slot"]: one["state"] for one in self.cluster.status()["nodes"]}
+        self.assertEqual(states.pop(dead), "recovering")
+        self.assertIn("active", states.values())
+        node.unmount()
+
     def test_local_is_alone(self):
         local = self.cluster.node(1, "local").mount()
         pathlib.Path(local.path("file")).write_text("x", encoding="utf-8")

@@ -67,6 +67,9 @@ class Tools(unittest.TestCase):
                 node.unmount()
         self.tool("fsck.cawfs", "-n")
 
+    def keys_of_nodes(self, status):
+        return set(status["keys"]) - set(status["stray_keys"])
+
     def lun_hash(self):
         with open(self.cluster.lun.source, "rb") as image:
             return hashlib.file_digest(image, "sha256").hexdigest()
@@ -80,8 +83,8 @@ class StatusTest(Tools):
         before = self.cluster.status()
         self.assertEqual(before["reservation"], "type 7")
         self.assertEqual(before["dead_time_ms"], self.dead_time * 1000)
-        self.assertEqual(len(before["keys"]), 2)
-        self.assertEqual(before["stray_keys"], [])
+        self.assertEqual(len(self.keys_of_nodes(before)), 2)
+        self.assertLessEqual(len(before["stray_keys"]), 1)  # mkfs's, until it is swept
         self.assertEqual(set(self.nodes()), {slot_of(a), slot_of(b)})
         for node in self.nodes().values():
             self.assertTrue(node["alive"] and node["key_registered"] and not node["damaged"], node)
@@ -152,7 +155,7 @@ class FenceAndReplayTest(Tools):
             stop.set()
             writer.join()
         self.assertGreater(len(written), 0)
-        self.assertEqual(len(self.cluster.status()["keys"]), 1)
+        self.assertEqual(len(self.keys_of_nodes(self.cluster.status())), 1)
         self.assert_there(b, *written)
         self.end()
 

@@ -77,7 +77,7 @@ class FakeMembership final : public Membership {
     ++record_reads;
     if (corrupt_record == slot && on_corrupt_record) std::exchange(on_corrupt_record, {})();
     co_await executor_.sleep(100us);
-    if (corrupt_records || corrupt_record == slot) co_return fail(Errc::kBadChecksum);
+    if (corrupt_records || corrupt_record == slot) co_return fail(record_error);
     format::SlotRecord record{};
     record.header.magic = format::kSlotMagic;
     record.state = static_cast<std::uint8_t>(table_.slots[slot.value].state);
@@ -125,6 +125,7 @@ class FakeMembership final : public Membership {
 
   std::uint64_t record_reads = 0;
   bool corrupt_records = false;
+  Errc record_error = Errc::kBadChecksum;  // of those
   std::optional<SlotNo> corrupt_record;
   std::function<void()> on_corrupt_record;  // as it is first read
 

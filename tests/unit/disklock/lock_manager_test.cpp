@@ -180,11 +180,13 @@ TEST_F(LockManagerTest, AllWantedEntriesOfABlockGoInOneCaw) {
 // Its journal is damaged, or its slot record: it will not be recovered. Nobody waits for ever, and nobody gets its
 // locks.
 TEST_F(LockManagerTest, WhoWaitsForANodeThatCannotBeRecoveredGetsAnError) {
-  for (const bool record_is_corrupt : {false, true}) {
-    const LockName name{chunk(record_is_corrupt ? 1 : 0), 1};
+  enum class Damaged : std::uint8_t { kJournal, kRecord, kSector };
+  for (const Damaged damaged : {Damaged::kJournal, Damaged::kRecord, Damaged::kSector}) {
+    const auto round = static_cast<std::uint16_t>(damaged);
+    const LockName name{chunk(round), 1};
     const LockName other{name.block, 2};
-    TestNode& a = add_node(record_is_corrupt ? 2 : 0);
-    TestNode& b = add_node(record_is_corrupt ? 3 : 1);
+    TestNode& a = add_node(static_cast<std::uint16_t>(2 * round));
+    TestNode& b = add_node(static_cast<std::uint16_t>(2 * round + 1));
     run(a, operate(a, name, kEx, 0s, true));
     run(b, operate(b, other, kEx, 0s, true));
     kill(a);
@@ -194,10 +196,11 @@ TEST_F(LockManagerTest, WhoWaitsForANodeThatCannotBeRecoveredGetsAnError) {
     b.tasks.spawn(operate(b, name, kEx, 0s, true));
     loop_->run_for(3s);
     EXPECT_EQ(failed_, failed) << "it may be recovered yet";
-    if (record_is_corrupt) {
-      b.membership.corrupt_records = true;
-    } else {
+    if (damaged == Damaged::kJournal) {
       table_.slots[a.id.slot.value].flags = format::kSlotDamaged;
+    } else {
+      b.membership.corrupt_records = true;
+      b.membership.record_error = damaged == Damaged::kRecord ? Errc::kBadChecksum : Errc::kMedium;
     }
     run(b, b.tasks.join());
     EXPECT_EQ(failed_, failed + 1);

@@ -80,7 +80,7 @@ Structures structures_of_the_code() {
 }
 
 std::filesystem::path project() {
-  return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().parent_path();
+  return CAWFS_SOURCE_DIRECTORY;
 }
 
 std::string text_of(const std::filesystem::path& path) {
