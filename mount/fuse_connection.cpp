@@ -26,6 +26,7 @@ constexpr std::size_t kReceiveBytes = kBlockSize - kReceiveOffset + kMaxWrite + 
 // Shorter requests are copied, so that the large buffer serves the next one.
 constexpr std::size_t kSmallRequest = 8192;
 constexpr std::size_t kPooledBuffers = 32;
+constexpr std::uint64_t kMostNotifications = kMostHelperThreads / 2;
 
 constexpr std::uint64_t kWanted = std::uint64_t{FUSE_ASYNC_READ} | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |
                                   FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
@@ -61,7 +62,11 @@ Outcome<std::unique_ptr<FuseConnection>> FuseConnection::open(Reactor& reactor, 
 }
 
 FuseConnection::FuseConnection(Reactor& reactor, Log& log, int fd)
-    : reactor_(reactor), log_(log), fd_(fd), buffer_(free_buffer()) {}
+    : reactor_(reactor),
+      log_(log),
+      fd_(fd),
+      notifications_(reactor.executor(), kMostNotifications),
+      buffer_(free_buffer()) {}
 
 FuseConnection::~FuseConnection() {
   close(fd_);
@@ -222,7 +227,9 @@ int FuseConnection::notify(std::int32_t code, std::span<const std::byte> payload
 
 Task<int> FuseConnection::notify_and_wait(std::int32_t code, std::vector<std::byte> payload) {
   int result = 0;
+  co_await notifications_.acquire();
   co_await reactor_.run_blocking([&] { result = notify(code, payload); });
+  notifications_.release();
   co_return result;
 }
 

@@ -14,6 +14,7 @@
 
 #include "core/base/log.h"
 #include "core/runtime/reactor.h"
+#include "core/runtime/sync.h"
 #include "mount/failure.h"
 #include "mount/request.h"
 
@@ -58,7 +59,8 @@ class FuseConnection {
 
   // Sends a notification; 0 or -errno. Only those that the kernel does not block on (see KernelCache).
   int notify(std::int32_t code, std::span<const std::byte> payload);
-  // The same on a helper thread, for as long as it takes.
+  // The same on a helper thread, for as long as it takes. Not many are on their way at a time, so that there are always
+  // helper threads for what they may be waiting for: a READ that waits for the lease, which waits for a heartbeat.
   Task<int> notify_and_wait(std::int32_t code, std::vector<std::byte> payload);
 
  private:
@@ -75,6 +77,7 @@ class FuseConnection {
   int fd_;
   FuseFeatures features_;
   bool closed_ = false;
+  Semaphore notifications_;
   std::vector<std::shared_ptr<IoBuffer>> pool_;
   std::shared_ptr<IoBuffer> buffer_;  // receives the next request; taken from the pool
 };

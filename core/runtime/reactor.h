@@ -23,6 +23,9 @@ class SystemClock final : public Clock {
   std::int64_t wall_ns() const override;
 };
 
+// Work beyond so many at a time queues in run_blocking().
+inline constexpr std::size_t kMostHelperThreads = 64;
+
 class Reactor {
  public:
   // kUnsupported where the kernel has no io_uring.

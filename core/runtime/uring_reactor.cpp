@@ -19,7 +19,6 @@ namespace cawfs {
 namespace {
 
 constexpr unsigned kQueueEntries = 512;
-constexpr std::size_t kHelperThreads = 64;
 // Coroutines run between two looks at the ring and the clock.
 constexpr std::size_t kStepsPerRound = 128;
 
@@ -59,7 +58,7 @@ using OperationList = boost::intrusive::list<Operation, boost::intrusive::consta
 
 class UringReactor final : public Reactor {
  public:
-  UringReactor() : executor_(clock_), helpers_(kHelperThreads), wake_(*this, IORING_OP_READ, helpers_.event_fd()) {}
+  UringReactor() : executor_(clock_), helpers_(kMostHelperThreads), wake_(*this, IORING_OP_READ, helpers_.event_fd()) {}
   ~UringReactor() override;
   // 0 or -errno.
   int start();

@@ -156,6 +156,35 @@ TEST_F(FuseMountTest, InvalidationDropsAttributesAndPages) {
   EXPECT_EQ(content("f"), "after, and longer");
 }
 
+Task<void> run_something(Served& served, std::atomic<bool>& done) {
+  co_await served.reactor->run_blocking([&] { done = true; });
+}
+
+// The READs that notifications wait for may wait for something that takes a helper thread.
+TEST_F(FuseMountTest, NotificationsLeaveHelperThreadsToOthers) {
+  constexpr std::size_t kFiles = kMostHelperThreads + 8;
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < kFiles; ++i) store(names.emplace_back(fmt::format("file{}", i)), "before");
+  run_there([](Served& served) { served.operations.read_gate().reset(); });
+  std::vector<std::thread> readers;
+  for (const auto& name : names) readers.emplace_back([&] { content(name); });
+  bool waiting = false;
+  while (!waiting) run_there([&](Served& served) { waiting = served.operations.reads == int{kFiles}; });
+  std::array<std::atomic<bool>, kFiles> dropped{};
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    start_there([&](Served& served) { return change_elsewhere(served, names[i], "later!", dropped[i]); });
+  }
+  std::atomic<bool> done = false;
+  start_there([&](Served& served) { return run_something(served, done); });
+  while (!done) std::this_thread::yield();
+  for (const auto& one : dropped) EXPECT_FALSE(one);
+  run_there([](Served& served) { served.operations.read_gate().set(); });
+  for (auto& reader : readers) reader.join();
+  for (const auto& one : dropped) {
+    while (!one) std::this_thread::yield();
+  }
+}
+
 // Trap 1: the kernel waits for the READ of a page that it is to drop; the READ must be served meanwhile.
 TEST_F(FuseMountTest, InvalidationWaitsForAReadWithoutBlockingTheDaemon) {
   store("f", "before");
