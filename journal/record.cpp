@@ -13,6 +13,10 @@ namespace {
 
 using format::JournalRecordInfo;
 
+// A heartbeat must not wait for long behind a replay: on its way to the device, or for its turn.
+constexpr std::size_t kRingReadBytes = 4 << 20;
+constexpr std::uint32_t kBlocksInOneStep = 1024;
+
 constexpr std::size_t kBytesPerCredit = sizeof(format::JournalEntry) + sizeof(format::JournalRevoke) + kBlockSize;
 
 // Length without trailing zeros; a block of zeros has one byte.
@@ -89,23 +93,27 @@ class RecordFinder {
 };
 
 // Does a record after the end of the log, which lies `at` blocks after the tail, know of more durable ones?
-Result<> check_end(const RecordFinder& finder, std::uint32_t at, std::uint32_t blocks, std::uint64_t next_sequence) {
+Task<Result<>> check_end(Executor& executor, const RecordFinder& finder, std::uint32_t at, std::uint32_t blocks,
+                         std::uint64_t next_sequence) {
   for (std::uint32_t i = at; i < blocks; ++i) {
+    if (i % kBlocksInOneStep == 0) co_await executor.yield();
     const auto later = finder.find(i);
     if (later && later->sequence > next_sequence && later->durable_sequence >= next_sequence) {
-      return fail(Errc::kBadChecksum, "committed journal record", finder.device_block(at).value);
+      co_return fail(Errc::kBadChecksum, "committed journal record", finder.device_block(at).value);
     }
   }
-  return {};
+  co_return Result<>{};
 }
 
 Task<Result<>> read_ring(SettledIo& io, const JournalRing& ring, std::uint32_t tail, std::span<std::byte> out) {
   std::size_t at = 0;
   for (const BlockRange& piece : ring.pieces(tail, ring.blocks())) {
-    const std::size_t length = piece.count * kBlockSize;
-    const auto got = co_await io.read(piece.start.offset_bytes(), out.subspan(at, length));
-    if (!got) co_return got;
-    at += length;
+    const std::size_t end = at + piece.count * kBlockSize;
+    for (std::uint64_t offset = piece.start.offset_bytes(); at < end; offset += kRingReadBytes, at += kRingReadBytes) {
+      const auto got = co_await io.read(offset, out.subspan(at, std::min(kRingReadBytes, end - at)));
+      if (!got) co_return got;
+    }
+    at = end;
   }
   co_return Result<>{};
 }
@@ -198,11 +206,12 @@ Task<Result<JournalLogView>> read_log(SettledIo& io, const Geometry& geometry, c
     const bool local = (info->flags & format::kRecordLocal) != 0;
     if (local != place.local) co_return fail(Errc::kBadValue, "journal record", finder.device_block(at).value);
     log.records.push_back({*info, std::move(*contents)});
+    co_await io.executor().yield();
     at += info->blocks;
     ++log.next_sequence;
   }
   log.next_ring_block = finder.ring_block(at);
-  const auto end = check_end(finder, at, ring.blocks(), log.next_sequence);
+  const auto end = co_await check_end(io.executor(), finder, at, ring.blocks(), log.next_sequence);
   if (!end) co_return fail(end.error());
   co_return log;
 }

@@ -14,6 +14,7 @@ namespace cawfs {
 namespace {
 
 constexpr std::uint64_t kWritesInFlight = 32;
+constexpr std::size_t kBlocksInOneStep = 256;  // then it is others' turn
 // How long a lock block's read is tried again while the device does not answer.
 constexpr Duration kPatience = kForever;
 
@@ -146,6 +147,7 @@ Task<Result<std::vector<Write>>> plan_writes(const ReplayParts& parts, const Jou
     auto bytes = expand(found.image, ring, parts.geometry);
     if (!bytes) co_return fail(bytes.error());
     writes.push_back({.block = block, .bytes = std::move(*bytes)});
+    if (writes.size() % kBlocksInOneStep == 0) co_await parts.executor.yield();
   }
   report.applied = writes.size();
   co_return writes;
