@@ -30,7 +30,8 @@ Task<Result<>> update_access_time(FsContext& fs, InodeNo number) {
   if (!taken) co_return taken;
   auto inode = co_await read_inode(fs, number);
   if (!inode) co_return fail(inode.error());
-  inode->state().access_queued = false;
+  // Somebody may have set it since.
+  if (!std::exchange(inode->state().access_queued, false)) co_return Result<>{};
   const std::int64_t now = fs.wall_ns();
   // Another node may have done it.
   if (!access_time_is_due(*inode, now)) co_return Result<>{};
@@ -124,7 +125,7 @@ Task<void> run_chores(FsContext& fs) {
     const InodePin state = fs.inodes.get(number);
     if (chore == FsContext::Chore::kEvict) state->eviction_queued = false;
     auto done = co_await do_chore(fs, chore, number);
-    if (chore == FsContext::Chore::kAccessTime) state->access_queued = false;
+    if (!done && chore == FsContext::Chore::kAccessTime) state->access_queued = false;
     // To be tried again.
     if (!done && chore == FsContext::Chore::kEvict) fs.orphans_left |= own_slot_bit(fs);
     if (!done && chore == FsContext::Chore::kLookAfterClose && done.error() != Errc::kStale) {

@@ -109,9 +109,10 @@ Task<Result<std::size_t>> read_file(FsContext& fs, InodeNo number, std::uint64_t
   auto inode = co_await read_inode(fs, number);
   if (!inode) co_return fail(inode.error());
   if (auto good = check_readable(*inode); !good) co_return fail(good.error());
+  if (out.empty()) co_return std::size_t{0};
   note_access(fs, *inode);
   const std::uint64_t size = inode->size();
-  if (offset >= size || out.empty()) co_return std::size_t{0};
+  if (offset >= size) co_return std::size_t{0};
   const ByteRange range{offset, offset + std::min<std::uint64_t>(out.size(), size - offset)};
   auto read = co_await read_range(fs, *inode, range, out);
   if (!read) co_return fail(read.error());
@@ -130,6 +131,7 @@ Task<Result<std::string>> readlink(FsContext& fs, InodeNo number) {
   if (!inode->symlink()) co_return fail(Errc::kInvalid);
   const std::uint64_t size = inode->size();
   if (size == 0 || size > kSymlinkMax) co_return fail(Errc::kBadValue, "symlink", number.value);
+  note_access(fs, *inode);
   IoBuffer target(kBlockSize);
   auto read = co_await read_range(fs, *inode, {0, size}, target.bytes());
   if (!read) co_return fail(read.error());
