@@ -57,6 +57,8 @@ enum class SimulatedFate : std::uint8_t {
   kLoseReply,    // executed; kTransport
   kMediumError,  // not executed; kMedium
   kThinFull,     // not executed; kThinFull
+  kMiscompare,   // CAW: not executed; kMiscompare although the block is as expected
+  kRunTwice,     // CAW: executed, and sent again on its way: kMiscompare
   kNeverReturn,  // not executed, never answered: the node is about to be killed
 };
 

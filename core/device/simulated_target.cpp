@@ -147,6 +147,13 @@ void SimulatedTarget::land(const Command& command) {
       end(*command, outcome);
       return;
     }
+    case SimulatedFate::kRunTwice: {
+      const Result<> first = run(*command);
+      end(*command, first ? run(*command) : first);
+      return;
+    }
+    case SimulatedFate::kMiscompare:
+      return end(*command, failed(Errc::kMiscompare, *command));
     case SimulatedFate::kNeverReturn:
       command->never_answered = true;
       [[fallthrough]];

@@ -74,6 +74,8 @@ constexpr std::array kMustOccur{
     "fault: CAW lost",
     "fault: CAW ran, reply lost",
     "fault: CAW ended with a medium error",
+    "fault: CAW miscompared with nothing",
+    "fault: CAW ran twice",
     "lost CAW reply settled: ran",
     "lost CAW reply settled: not run",
     "node fenced",

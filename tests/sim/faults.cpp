@@ -41,6 +41,7 @@ FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& op
   rates.lost_others = random.one_in(3) ? 400 : 0;
   rates.stalls = random.one_in(4) ? 2000 : 0;
   rates.medium_caws = options.seed % 4 == 2 ? 300 : 0;
+  rates.odd_caws = options.seed % 8 == 0 ? 30 : 0;
   return rates;
 }
 
@@ -220,6 +221,11 @@ SimulatedFate Simulation::fate_of(const SimulatedRequest& request) {
   if (lock_of_group && rates_.medium_caws != 0 && later_random_.one_in(rates_.medium_caws)) {
     ++counts_["fault: CAW ended with a medium error"];
     return SimulatedFate::kMediumError;
+  }
+  if (caw && rates_.odd_caws != 0 && later_random_.one_in(rates_.odd_caws)) {
+    const bool twice = later_random_.one_in(2);
+    ++counts_[twice ? "fault: CAW ran twice" : "fault: CAW miscompared with nothing"];
+    return twice ? SimulatedFate::kRunTwice : SimulatedFate::kMiscompare;
   }
   const std::uint64_t rate = caw ? rates_.lost_caws : rates_.lost_others;
   if (rate == 0 || request.kind == Kind::kReset) return SimulatedFate::kRun;

@@ -45,6 +45,7 @@ struct FaultRates {
   std::uint64_t lost_caws = 0;
   std::uint64_t lost_others = 0;
   std::uint64_t medium_caws = 0;  // of lock blocks in groups: one in so many is not executed, a medium error
+  std::uint64_t odd_caws = 0;     // one CAW in so many miscompares with what it has written, or with nothing
   std::uint32_t stalls = 0;
 };
 

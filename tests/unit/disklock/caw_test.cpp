@@ -90,6 +90,24 @@ TEST_F(CawTest, IsSentAgainWhereItWasLost) {
   EXPECT_EQ(mode_on_disk(), 3);
 }
 
+// Something on the way sent it again: it miscompares with what it has written itself.
+TEST_F(CawTest, RanThoughItMiscompared) {
+  lose_first(SimulatedFate::kRunTwice);
+  const Result<CawResult> done = write(*read(), 3);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->outcome, CawOutcome::kRan);
+  EXPECT_EQ(mode_on_disk(), 3);
+}
+
+TEST_F(CawTest, IsSentAgainWhereItMiscomparedWithNothing) {
+  lose_first(SimulatedFate::kMiscompare);
+  const Result<CawResult> done = write(*read(), 3);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->outcome, CawOutcome::kRan);
+  EXPECT_EQ(caws, 2);
+  EXPECT_EQ(mode_on_disk(), 3);
+}
+
 TEST_F(CawTest, OthersChangedTheBlockMeanwhile) {
   const CawImage base = *read();
   ASSERT_TRUE(loop.run(executor, others.write(base.clone(), changed(base, 1))));
