@@ -5,6 +5,11 @@
 
 namespace cawfs::test {
 
+namespace {
+// What one operation of a script asks for at most, generously: its data, or a chunk of inodes, and nodes of trees.
+constexpr std::uint64_t kMostBlocksAtOnce = 64;
+}  // namespace
+
 Task<void> ModelScript::write() {
   const Id id = file();
   const bool append = random_.one_in(4);
@@ -127,6 +132,15 @@ Task<void> ModelScript::space() {
   } else if (info->blocks == 0 || info->free_blocks > info->blocks || info->free_inodes > info->inodes ||
              info->inodes - info->free_inodes < model_.count()) {
     wrong("space: cannot be");
+  }
+}
+
+// There was no space for something: there is little indeed.
+Task<void> ModelScript::check_full() {
+  just_refused_ = false;
+  const auto info = co_await fs_->space();
+  if (!info || info->free_blocks > kMostBlocksAtOnce) {
+    wrong("no space, with " + std::to_string(info ? info->free_blocks : 0) + " blocks free");
   }
 }
 

@@ -23,6 +23,7 @@ Task<void> ModelScript::run(FileSystem& fs, std::uint64_t steps) {
     // So that what should have another time than before has one.
     co_await executor_.sleep(std::chrono::microseconds(1));
     co_await step();
+    if (just_refused_) co_await check_full();
     if (step_ % kForgetEvery == 0) forget_dead();
     if (step_ % options_.compare_every == 0) co_await compare_tree();
   }
@@ -176,6 +177,7 @@ void ModelScript::wrong(const std::string& what) const {
 bool ModelScript::no_space(const Error& error) {
   if (!options_.scarce || error.code != Errc::kNoSpace) return false;
   ++refused_;
+  just_refused_ = true;
   return true;
 }
 

@@ -84,6 +84,7 @@ class ModelScript {
   Task<void> close_one();
   Task<void> sync();
   Task<void> space();
+  Task<void> check_full();
   Task<void> compare_tree();
   Task<void> compare_file(Id id);
   Task<void> compare_bytes(Id id, std::uint64_t offset, std::size_t size);
@@ -106,6 +107,7 @@ class ModelScript {
   std::int64_t began_ns_ = 0;
   std::uint64_t step_ = 0;
   std::uint64_t refused_ = 0;
+  bool just_refused_ = false;
   std::vector<Id> ids_;  // all that live, and some that do no more
   std::map<Id, InodeNo> numbers_;
   std::map<Id, std::uint64_t> references_;  // the kernel's

@@ -13,6 +13,12 @@ namespace {
 using test::ModelScript;
 using test::ScriptOptions;
 
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 std::uint64_t setting(const char* name, std::uint64_t otherwise) {
   const char* value = std::getenv(name);
   return value ? std::strtoull(value, nullptr, 10) : otherwise;
@@ -63,7 +69,8 @@ struct Run {
 std::uint64_t compare_with_model(Run run) {
   run.seed = setting("CAWFS_SEED", run.seed);
   run.steps = setting("CAWFS_STEPS", run.steps);
-  std::printf("seed %llu\n", static_cast<unsigned long long>(run.seed));
+  std::printf("seed %llu, %llu operations\n", static_cast<unsigned long long>(run.seed),
+              static_cast<unsigned long long>(run.scripts * run.rounds * run.steps));
   run.lun.seed = run.seed;
   MountedFileSystem mounted(run.lun, run.fs);
   const InodeNo root = mounted.fs().root();
@@ -142,13 +149,47 @@ TEST(FileSystemModel, AnAccessTimeThatWasSetStays) {
 }
 
 TEST(FileSystemModel, OneScript) {
-  compare_with_model(
-      {.seed = 1, .rounds = 10, .steps = 10'000, .script = {}, .lun = {.size_bytes = 512 << 20}, .fs = {}});
+  compare_with_model({.seed = 1,
+                      .rounds = 10,
+                      .steps = kSanitized ? 3'000 : 100'000,
+                      .script = {.compare_every = 20'000},
+                      .lun = {.size_bytes = 512 << 20},
+                      .fs = {}});
 }
 
 TEST(FileSystemModel, ManyScriptsAtOnce) {
   compare_with_model(
       {.seed = 2, .scripts = 5, .rounds = 3, .steps = 800, .script = {.most_nodes = 200}, .lun = {}, .fs = {}});
+}
+
+// Names whose directory has a tree of several nodes.
+TEST(FileSystemModel, LargeDirectory) {
+  compare_with_model({.seed = 4,
+                      .rounds = 3,
+                      .steps = kSanitized ? 1'000 : 10'000,
+                      .script = {.names = 20'000, .most_nodes = 6'000, .flat = true, .compare_every = 10'000},
+                      .lun = {.size_bytes = 1 << 30},
+                      .fs = {}});
+}
+
+TEST(FileSystemModel, FarHoles) {
+  compare_with_model({.seed = 5,
+                      .rounds = 3,
+                      .steps = kSanitized ? 500 : 5'000,
+                      .script = {.most_nodes = 200, .far = true},
+                      .lun = {},
+                      .fs = {}});
+}
+
+TEST(FileSystemModel, NoSpace) {
+  const std::uint64_t refused = compare_with_model({.seed = 6,
+                                                    .rounds = 4,
+                                                    .steps = kSanitized ? 500 : 5'000,
+                                                    .script = {.most_nodes = 4'000, .scarce = true},
+                                                    .lun = {.size_bytes = 32 << 20},
+                                                    .fs = {}});
+  std::printf("no space %llu times\n", static_cast<unsigned long long>(refused));
+  EXPECT_GT(refused, 100);
 }
 
 TEST(FileSystemModel, LittleMemory) {
