@@ -4,28 +4,30 @@
 
 namespace cawfs {
 
-Executor& VirtualLoop::add_executor() {
-  executors_.push_back(std::make_unique<Executor>(clock_));
-  return *executors_.back();
+Executor& VirtualLoop::add_executor(int clock_percent) {
+  nodes_.push_back(std::make_unique<Node>(clock_, clock_percent));
+  return nodes_.back()->executor;
 }
 
 bool VirtualLoop::step() {
   bool ran = false;
-  for (std::size_t i = 0; i < executors_.size(); ++i) {
-    if (!paused_.contains(executors_[i].get())) ran |= executors_[i]->run_ready(1) > 0;
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (!paused_.contains(&nodes_[i]->executor)) ran |= nodes_[i]->executor.run_ready(1) > 0;
   }
   if (ran) return true;
 
   std::optional<Time> next;
-  for (const auto& executor : executors_) {
-    if (paused_.contains(executor.get())) continue;
-    auto timer = executor->next_timer();
-    if (timer && (!next || *timer < *next)) next = timer;
+  for (const auto& node : nodes_) {
+    if (paused_.contains(&node->executor)) continue;
+    const auto timer = node->executor.next_timer();
+    if (!timer) continue;
+    const Time when = node->clock.loop_time(*timer);
+    if (!next || when < *next) next = when;
   }
   if (!next) return false;
   if (*next > clock_.now()) clock_.advance_to(*next);
-  for (std::size_t i = 0; i < executors_.size(); ++i) {
-    if (!paused_.contains(executors_[i].get())) executors_[i]->fire_timers(clock_.now());
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (!paused_.contains(&nodes_[i]->executor)) nodes_[i]->executor.fire_timers(nodes_[i]->clock.now());
   }
   return true;
 }

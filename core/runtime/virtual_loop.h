@@ -22,13 +22,31 @@ class VirtualClock final : public Clock {
   Time now_{std::chrono::seconds(1)};
 };
 
+// A node's own: runs at `percent` of the loop's speed.
+class DriftingClock final : public Clock {
+ public:
+  DriftingClock(const VirtualClock& loop, int percent) : loop_(loop), percent_(percent) {}
+  Time now() const override { return Time{loop_.now().since_boot * percent_ / 100}; }
+  std::int64_t wall_ns() const override { return loop_.wall_ns(); }
+  // When it is for the loop: the first moment at which this clock shows `local`.
+  Time loop_time(Time local) const {
+    constexpr Duration kNever = Duration::max() / 100;
+    if (local.since_boot >= kNever) return local;
+    return Time{(local.since_boot * 100 + Duration(percent_ - 1)) / percent_};
+  }
+
+ private:
+  const VirtualClock& loop_;
+  int percent_;
+};
+
 class VirtualLoop {
  public:
   const VirtualClock& clock() const { return clock_; }
   Time now() const { return clock_.now(); }
 
-  // The loop owns it. A killed executor's frames are never destroyed.
-  Executor& add_executor();
+  // The loop owns it. A killed executor's frames are never destroyed. `clock_percent`: the speed of its clock.
+  Executor& add_executor(int clock_percent = 100);
 
   // The executor stands still, as a stopped process does: nothing of it runs and none of its timers fires, while the
   // clock goes on for the others. Until resume().
@@ -65,8 +83,14 @@ class VirtualLoop {
   // One ready coroutine of each executor, or one jump of the clock; false when there is nothing to do.
   bool step();
 
+  struct Node {
+    Node(const VirtualClock& loop, int percent) : clock(loop, percent), executor(clock) {}
+    DriftingClock clock;
+    Executor executor;
+  };
+
   VirtualClock clock_;
-  std::vector<std::unique_ptr<Executor>> executors_;
+  std::vector<std::unique_ptr<Node>> nodes_;
   std::set<const Executor*> paused_;  // looked up only, never walked
 };
 

@@ -66,6 +66,7 @@ constexpr std::array kMustOccur{
     "operation: exchange",
     "operation: in a directory that may go",
     "fault: node crashed",
+    "fault: clock drifts",
     "fault: pause longer than the dead-time",
     "fault: path cut longer than the dead-time",
     "fault: power cut without unit attention",

@@ -41,6 +41,7 @@ FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& op
   rates.lost_others = random.one_in(3) ? 400 : 0;
   rates.stalls = random.one_in(4) ? 2000 : 0;
   rates.medium_caws = options.seed % 4 == 2 ? 300 : 0;
+  rates.clock_drift = options.seed % 8 == 4;
   rates.odd_caws = options.seed % 8 == 0 ? 30 : 0;
   return rates;
 }

@@ -26,10 +26,11 @@ std::size_t SimLog::count(std::string_view text) const {
       std::ranges::count_if(all_, [&](const std::string& line) { return line.find(text) != std::string::npos; }));
 }
 
-SimNode::SimNode(VirtualLoop& loop, SimulatedLun& lun, std::string name, std::uint8_t boot, std::uint64_t seed)
+SimNode::SimNode(VirtualLoop& loop, SimulatedLun& lun, std::string name, std::uint8_t boot, int clock_percent,
+                 std::uint64_t seed)
     : name_(std::move(name)),
       boot_(boot),
-      executor_(loop.add_executor()),
+      executor_(loop.add_executor(clock_percent)),
       random_(seed),
       log_(loop, name_),
       raw_(lun.connect(executor_, name_)) {}

@@ -40,7 +40,8 @@ class SimLog final : public Log {
 class SimNode final : private MembershipObserver {
  public:
   // `name` is the host's, and its initiator name; a host has one node at a time.
-  SimNode(VirtualLoop& loop, SimulatedLun& lun, std::string name, std::uint8_t boot, std::uint64_t seed);
+  SimNode(VirtualLoop& loop, SimulatedLun& lun, std::string name, std::uint8_t boot, int clock_percent,
+          std::uint64_t seed);
   ~SimNode() override;
 
   // Errors: of the join, the journal, the file system. stop() in any case.

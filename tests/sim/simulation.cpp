@@ -24,8 +24,8 @@ std::string text_of(const Error& error) {
 
 }  // namespace
 
-Simulation::Life::Life(Simulation& sim, Run number, const std::string& name, std::uint8_t boot, std::uint64_t seed)
-    : run(number), node(sim.loop_, sim.lun_, name, boot, seed), tasks(node.executor()) {}
+Simulation::Life::Life(Simulation& sim, Run number, const Host& host, std::uint64_t seed)
+    : run(number), node(sim.loop_, sim.lun_, host.name, host.boot, host.clock_percent, seed), tasks(node.executor()) {}
 
 Simulation::Simulation(SimulationOptions options)
     : options_(options),
@@ -43,6 +43,9 @@ Simulation::Simulation(SimulationOptions options)
   for (unsigned i = 0; i < options_.nodes; ++i) {
     hosts_.emplace_back();
     hosts_.back().name = fmt::format("n{}", i);
+    if (!rates_.clock_drift) continue;
+    hosts_.back().clock_percent = 90 + static_cast<int>(later_random_.below(21));
+    ++counts_["fault: clock drifts"];
   }
 }
 
@@ -80,7 +83,7 @@ void Simulation::format() {
 // ---- a host's life ----
 
 void Simulation::mount(Host& host) {
-  host.life = std::make_unique<Life>(*this, ++last_run_, host.name, host.boot, random_.next());
+  host.life = std::make_unique<Life>(*this, ++last_run_, host, random_.next());
   watch_->node_starts(host.name, last_run_);
   host.life->node.log().note(fmt::format("--- run {}", last_run_));
   host.life->tasks.spawn(live(*host.life));

@@ -46,6 +46,7 @@ struct FaultRates {
   std::uint64_t lost_others = 0;
   std::uint64_t medium_caws = 0;  // of lock blocks in groups: one in so many is not executed, a medium error
   std::uint64_t odd_caws = 0;     // one CAW in so many miscompares with what it has written, or with nothing
+  bool clock_drift = false;       // of up to a tenth
   std::uint32_t stalls = 0;
 };
 
@@ -55,9 +56,10 @@ class Simulation {
   SimulationResult run();
 
  private:
+  struct Host;
   // One mount of a host's.
   struct Life {
-    Life(Simulation& sim, Run number, const std::string& name, std::uint8_t boot, std::uint64_t seed);
+    Life(Simulation& sim, Run number, const Host& host, std::uint64_t seed);
 
     Run run;
     SimNode node;
@@ -69,6 +71,7 @@ class Simulation {
   struct Host {
     std::string name;
     std::uint8_t boot = 1;
+    int clock_percent = 100;  // its clock's speed
     std::unique_ptr<Life> life;
     Time back_at;  // when it is mounted again, if it is down
     bool paused = false;
