@@ -11,7 +11,7 @@ constexpr std::uint64_t kForgetEvery = 64;
 }  // namespace
 
 ModelScript::ModelScript(Executor& executor, std::uint64_t seed, ScriptOptions options, const Attributes& top)
-    : executor_(executor), seed_(seed), options_(options), random_(seed), model_(top.mode) {
+    : executor_(executor), seed_(seed), options_(std::move(options)), random_(seed), model_(top.mode) {
   numbers_[FileSystemModel::kRoot] = top.inode;
   ids_.push_back(FileSystemModel::kRoot);
 }
@@ -69,6 +69,7 @@ std::string ModelScript::name() {
     static const std::string odd[] = {"", ".", "..", "a/b", std::string("a\0b", 3), std::string(256, 'y')};
     return odd[random_.below(std::size(odd))];
   }
+  if (!options_.often.empty() && random_.one_in(2)) return options_.often[random_.below(options_.often.size())];
   std::string name = "n" + std::to_string(random_.below(options_.names));
   if (random_.one_in(8)) name += std::string(250, 'x');
   return name.substr(0, 255);

@@ -14,11 +14,12 @@
 namespace cawfs::test {
 
 struct ScriptOptions {
-  std::uint64_t names = 24;       // that it gives in one directory
-  std::size_t most_nodes = 1000;  // it rather removes when it has made more
-  bool flat = false;              // most of it in the topmost directory
-  bool far = false;               // files may have holes of any size
-  bool scarce = false;            // there may be no space for what it does
+  std::uint64_t names = 24;          // that it gives in one directory
+  std::size_t most_nodes = 1000;     // it rather removes when it has made more
+  std::vector<std::string> often{};  // names that are given more often than these
+  bool flat = false;                 // most of it in the topmost directory
+  bool far = false;                  // files may have holes of any size
+  bool scarce = false;               // there may be no space for what it does
   std::uint64_t compare_every = 5000;
 };
 
