@@ -4,9 +4,9 @@ namespace cawfs {
 
 namespace {
 
-// What a heartbeat may find before it on the way: an eighth of a second at 1 Gb/s, where the shortest self-lease is a
-// second. More in flight makes no path known to us faster.
-constexpr std::uint64_t kBytesInFlight = 16 << 20;
+// What a heartbeat may find before it on the way: an eighth of a second at 1 Gb/s, less where that takes longer than a
+// heartbeat interval. More in flight makes no path known to us faster.
+constexpr std::uint64_t kMostBytesInFlight = 16 << 20;
 
 }  // namespace
 
@@ -15,7 +15,7 @@ Cluster::Cluster(BlockDevice& raw, Executor& executor, Random& random, Log& log,
     : geometry_(geometry),
       local_(options.member.local),
       member_(raw, executor, random, log, geometry_, options.member),
-      data_(member_.device(), executor, kBytesInFlight),
+      data_(member_.device(), executor, kMostBytesInFlight, heartbeat_interval(options.member.dead_time)),
       mailboxes_(member_, geometry_, log, options.mail),
       locks_(member_, mailboxes_, geometry_, random, log, options.locks) {
   member_.set_figures([this](HeartbeatFigures& figures) {

@@ -4,20 +4,45 @@
 
 namespace cawfs {
 
+namespace {
+
+constexpr std::uint64_t kFraction = 16;
+
+}  // namespace
+
 Task<Result<>> BoundedDevice::read(std::uint64_t offset, std::span<std::byte> out) {
-  const std::uint64_t bytes = std::min<std::uint64_t>(out.size(), bytes_);
-  co_await room_.acquire(bytes);
+  co_await enter(out.size());
+  const Time issued = executor_.now();
   const Result<> done = co_await device().read(offset, out);
-  room_.release(bytes);
+  leave(out.size(), issued);
   co_return done;
 }
 
 Task<Result<>> BoundedDevice::write(std::uint64_t offset, std::span<const std::byte> data, Durability durability) {
-  const std::uint64_t bytes = std::min<std::uint64_t>(data.size(), bytes_);
-  co_await room_.acquire(bytes);
+  co_await enter(data.size());
+  const Time issued = executor_.now();
   const Result<> done = co_await device().write(offset, data, durability);
-  room_.release(bytes);
+  leave(data.size(), issued);
   co_return done;
+}
+
+Task<void> BoundedDevice::enter(std::uint64_t bytes) {
+  co_await turn_.acquire();
+  while (in_flight_ > 0 && in_flight_ + bytes > bound_) co_await room_.wait();
+  in_flight_ += bytes;
+  turn_.release();
+}
+
+void BoundedDevice::leave(std::uint64_t bytes, Time issued) {
+  in_flight_ -= bytes;
+  room_.notify_one();
+  const Time now = executor_.now();
+  if (now - issued <= patience_) {
+    bound_ = std::min(bound_ + bytes / kFraction, most_);
+  } else if (issued >= halved_) {  // one from before tells of the bound that was
+    bound_ = std::max(bound_ / 2, most_ / kFraction);
+    halved_ = now;
+  }
 }
 
 }  // namespace cawfs
