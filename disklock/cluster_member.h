@@ -111,7 +111,7 @@ class ClusterMember final : public Membership, private NexusKeeper {
   // cluster_watch.cpp
   Task<void> watch_loop();
   Task<void> watch_once();
-  Task<void> check_own_slot(Time issued);
+  Task<void> check_own_slot();
   void note_slots();
   std::optional<Suspect> find_suspect() const;
   std::optional<Suspect> suspect_in(const SlotView& view) const;

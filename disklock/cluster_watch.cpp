@@ -19,14 +19,14 @@ Task<void> ClusterMember::watch_loop() {
 }
 
 Task<void> ClusterMember::watch_once() {
-  const Time table_issued = executor_.now();
+  lease_.look();
   Result<> done = co_await table_.read();
   if (ending()) co_return;
   if (!done) {
     log_.warning("the node table cannot be read: {}", describe(done.error().code));
     co_return;
   }
-  co_await check_own_slot(table_issued);
+  co_await check_own_slot();
   if (ending()) co_return;
   note_slots();
 
@@ -50,7 +50,7 @@ Task<void> ClusterMember::watch_once() {
   tasks_.spawn(recover(*suspect));
 }
 
-Task<void> ClusterMember::check_own_slot(Time issued) {
+Task<void> ClusterMember::check_own_slot() {
   const SlotView* view = table_.view(self_.slot);
   if (!view) {
     log_.error("the record of this node's own slot {} is damaged", self_.slot.value);
@@ -59,7 +59,7 @@ Task<void> ClusterMember::check_own_slot(Time issued) {
   switch (judge_own(*view)) {
     case Own::kMine: {
       const bool was_valid = lease_valid();
-      lease_.slot_seen(issued, executor_.now());
+      lease_.slot_seen(executor_.now());
       // Whoever had claimed the slot may have taken the key away before he had to give it back.
       if (!was_valid && lease_valid()) guard_.doubt();
       heart_.share_block(false);

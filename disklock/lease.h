@@ -1,11 +1,11 @@
 // The self-lease (design §7): half the dead-time, counted from the moment the last heartbeat that completed was issued.
 // While it is valid no other node can have taken this one for dead. Once it has lapsed it returns only after a
-// heartbeat has completed and, after that, a fresh read of the slot record has shown the slot to be ours. Pure: no I/O,
-// no clock.
+// heartbeat has completed and, after that, a fresh read of the slot record has shown the slot to be ours: whoever
+// claims the slot later looks at the heartbeat again, and finds that it has moved. A heartbeat that completed after
+// that read was issued counts for the next one, for it may have come after both. Pure: no I/O, no clock.
 #pragma once
 
 #include <algorithm>
-#include <optional>
 
 #include "core/runtime/executor.h"
 
@@ -24,28 +24,25 @@ class Lease {
     if (valid(now)) {
       end_ = std::max(end_, end);
     } else {
-      if (!returning_since_) returning_since_ = now;
       returning_end_ = std::max(returning_end_, end);
     }
   }
-  // A read of the slot record, issued then, has shown the slot to be ours.
-  void slot_seen(Time issued, Time now) {
-    if (!returning_since_ || issued < *returning_since_) return;
-    if (now < returning_end_) end_ = returning_end_;
-    returning_since_.reset();
+  // A read of the slot record is issued now.
+  void look() { looked_end_ = returning_end_; }
+  // It has shown the slot to be ours.
+  void slot_seen(Time now) {
+    if (now >= looked_end_) return;
+    end_ = looked_end_;
+    returning_end_ = looked_end_ = Time{};
   }
   // Our slot was read as RECOVERING: as if the lease had lapsed.
-  void suspend() {
-    end_ = Time{};
-    returning_since_.reset();
-    returning_end_ = Time{};
-  }
+  void suspend() { end_ = returning_end_ = looked_end_ = Time{}; }
 
  private:
   Duration length_;
   Time end_;
-  std::optional<Time> returning_since_;  // completion of the first heartbeat after the lapse
-  Time returning_end_;
+  Time returning_end_;  // by the heartbeats that have completed since the lapse
+  Time looked_end_;     // by those that had when the slot record was read
 };
 
 }  // namespace cawfs

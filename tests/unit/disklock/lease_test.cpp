@@ -13,14 +13,16 @@ Time at(Duration d) {
   return Time{d};
 }
 
-TEST(Lease, CountsFromTheIssueOfTheHeartbeat) {
-  Lease lease(5s);
+struct LeaseTest : ::testing::Test {
+  Lease lease{5s};
+};
+
+TEST_F(LeaseTest, CountsFromTheIssueOfTheHeartbeat) {
   EXPECT_FALSE(lease.valid(at(10s)));
   lease.heartbeat(at(10s), at(12s));
   EXPECT_FALSE(lease.valid(at(12s)));  // not before the slot record has been read
-  lease.slot_seen(at(11s), at(12s));   // issued before the heartbeat had completed
-  EXPECT_FALSE(lease.valid(at(12s)));
-  lease.slot_seen(at(12s), at(13s));
+  lease.look();
+  lease.slot_seen(at(13s));
   EXPECT_TRUE(lease.valid(at(13s)));
   EXPECT_EQ(lease.end(), at(15s));
   lease.heartbeat(at(13s), at(14s));
@@ -29,20 +31,51 @@ TEST(Lease, CountsFromTheIssueOfTheHeartbeat) {
   EXPECT_EQ(lease.end(), at(18s));
 }
 
-TEST(Lease, ReturnsAfterHeartbeatAndSlotRecord) {
-  Lease lease(5s);
+TEST_F(LeaseTest, ReturnsAfterHeartbeatAndSlotRecord) {
   lease.heartbeat(at(1s), at(1s));
-  lease.slot_seen(at(1s), at(2s));
+  lease.look();
+  lease.slot_seen(at(2s));
   EXPECT_TRUE(lease.valid(at(5s)));
   lease.heartbeat(at(5s), at(7s));
   EXPECT_FALSE(lease.valid(at(7s)));
-  lease.slot_seen(at(7s), at(11s));  // too late: that heartbeat's lease is over as well
+  lease.look();
+  lease.slot_seen(at(11s));  // too late: that heartbeat's lease is over as well
   EXPECT_FALSE(lease.valid(at(11s)));
   lease.heartbeat(at(11s), at(11s));
-  lease.slot_seen(at(11s), at(11s));
+  lease.look();
+  lease.slot_seen(at(11s));
   EXPECT_TRUE(lease.valid(at(11s)));
   lease.suspend();
   EXPECT_FALSE(lease.valid(at(11s)));
+}
+
+// The recoverer may have looked at the heartbeat again between the read and that heartbeat (docs/spec/membership.pml).
+TEST_F(LeaseTest, AHeartbeatCountsForReadsIssuedAfterIt) {
+  lease.look();
+  lease.heartbeat(at(10s), at(11s));
+  lease.slot_seen(at(12s));
+  EXPECT_FALSE(lease.valid(at(12s)));
+
+  lease.heartbeat(at(1s), at(12s));  // one from long ago, answered only now
+  lease.look();
+  EXPECT_FALSE(lease.valid(at(12s)));
+  lease.heartbeat(at(13s), at(14s));
+  lease.slot_seen(at(14500ms));
+  EXPECT_EQ(lease.end(), at(15s));  // by that of 10 s, not by that of 13 s
+  EXPECT_FALSE(lease.valid(at(15s)));
+  lease.heartbeat(at(15s), at(15s));
+  lease.look();
+  lease.slot_seen(at(16s));
+  EXPECT_EQ(lease.end(), at(20s));
+}
+
+TEST_F(LeaseTest, WhatWasReadBeforeASuspensionDoesNotCount) {
+  lease.heartbeat(at(1s), at(1s));
+  lease.look();
+  lease.suspend();
+  lease.heartbeat(at(2s), at(2s));
+  lease.slot_seen(at(3s));
+  EXPECT_FALSE(lease.valid(at(3s)));
 }
 
 struct SuspicionTest : ::testing::Test {
