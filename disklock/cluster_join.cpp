@@ -99,13 +99,18 @@ Task<Result<>> ClusterMember::register_key() {
   co_return done;
 }
 
+void ClusterMember::set_writer(NodeId node) {
+  editor_.set_writer(node);
+  unasked_editor_.set_writer(node);
+}
+
 Task<Result<>> ClusterMember::take(SlotNo slot) {
   const SlotView* seen = table_.view(slot);
   CAWFS_ASSERT(seen);
   const NodeId node = seen->next();
   const NodeCard mine = card(node);
   const auto too_late = [this] { return executor_.now() - registered_at_ > options_.dead_time / 2; };
-  editor_.set_writer(node);
+  set_writer(node);
   Result<CawResult> edited = co_await editor_.edit(geometry_.slot_record_offset(slot), format::kSlotMagic,
                                                    [&](CawImage& image) -> Result<CawEditor::Plan> {
                                                      auto& record = image.as<SlotRecord>();
@@ -148,9 +153,10 @@ Task<Result<>> ClusterMember::claim_and_recover(SlotNo slot) {
   Suspect suspect = suspect_of(*seen);
   suspect.heartbeat = silence_.last(slot).value_or(HeartbeatValue{});
   suspect.silence = silence_.silence(slot);
+  suspect.both_silent = both_silent(table_, silence_, *seen, options_.dead_time);
   log_.info("slot {} (host {}, incarnation {}) suspected: silent for {:.1f} s", slot.value, seen->host_name,
             seen->incarnation.value, std::chrono::duration<double>(suspect.silence).count());
-  editor_.set_writer(node);
+  set_writer(node);
   Result<Recovery::Claimed> claimed = co_await recovery_.claim(suspect, card(node));
   if (!claimed) co_return fail(claimed.error());
   self_ = node;

@@ -116,6 +116,7 @@ class ClusterMember final : public Membership, private NexusKeeper {
   std::optional<Suspect> find_suspect() const;
   std::optional<Suspect> suspect_in(const SlotView& view) const;
   bool recoverer_has_ended(const SlotView& view) const;
+  void set_writer(NodeId node);
   Task<void> recover(Suspect suspect);
   void recovery_failed(const Suspect& suspect, const Error& error);
   Task<void> registration_loop();
@@ -145,6 +146,8 @@ class ClusterMember final : public Membership, private NexusKeeper {
   CawEditor editor_;
   Registration registration_;
   Fence fence_;
+  UnaskedDevice unasked_;
+  CawEditor unasked_editor_;
   Recovery recovery_;
   HeartbeatWriter heart_;
   SlotTable table_;

@@ -112,6 +112,7 @@ std::optional<Suspect> ClusterMember::suspect_in(const SlotView& view) const {
   const Duration silence = silence_.silence(view.slot);
   bool dead = false;
   bool revived = false;
+  const bool both = both_silent(table_, silence_, view, options_.dead_time);
   if (view.state == SlotState::kActive) {
     dead = silence >= options_.dead_time;
   } else if (view.recoverer.slot == kNoSlotOfItsOwn) {
@@ -120,10 +121,13 @@ std::optional<Suspect> ClusterMember::suspect_in(const SlotView& view) const {
     // Meanwhile the node may have woken.
     dead = view.fenced() || silence >= options_.dead_time;
     revived = !dead && silence_.moved(view.slot);
+  } else {
+    dead = both;
   }
   if (!dead && !revived) return std::nullopt;
   Suspect suspect = suspect_of(view);
   suspect.revived = revived;
+  suspect.both_silent = both;
   suspect.heartbeat = silence_.last(view.slot).value_or(HeartbeatValue{});
   suspect.silence = silence;
   return suspect;

@@ -60,11 +60,11 @@ Task<Result<>> GuardedDevice::pass_gate_for_heartbeat() {
   co_return Result<>{};
 }
 
-Task<Result<>> GuardedDevice::pass_gate_for_caw() {
+Task<Result<>> GuardedDevice::pass_gate_for_caw(Asks asks) {
   while (!ended_) {
     note_session();
     if (open_ && !admitted_) close_gate(false, 0);
-    if (open_ && (!keeper_ || keeper_->may_compare_and_write())) co_return Result<>{};
+    if (open_ && (asks == Asks::kNo || !keeper_ || keeper_->may_compare_and_write())) co_return Result<>{};
     co_await changed_.wait();
   }
   co_return fail(*ended_);
@@ -268,8 +268,18 @@ Task<Result<>> GuardedDevice::write_once(std::uint64_t offset, std::span<const s
 
 Task<Result<>> GuardedDevice::compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
                                                 std::span<const std::byte> data) {
+  return compare_and_write(offset, expected, data, Asks::kYes);
+}
+
+Task<Result<>> GuardedDevice::compare_and_write_unasked(std::uint64_t offset, std::span<const std::byte> expected,
+                                                        std::span<const std::byte> data) {
+  return compare_and_write(offset, expected, data, Asks::kNo);
+}
+
+Task<Result<>> GuardedDevice::compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
+                                                std::span<const std::byte> data, Asks asks) {
   while (true) {
-    Result<> open = co_await pass_gate_for_caw();
+    Result<> open = co_await pass_gate_for_caw(asks);
     if (!open) co_return open;
     InFlight request;
     start(request);

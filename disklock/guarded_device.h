@@ -38,6 +38,7 @@
 #include <optional>
 
 #include "core/device/device.h"
+#include "core/device/forwarding_device.h"
 #include "core/runtime/executor.h"
 #include "core/runtime/sync.h"
 #include "core/runtime/task_group.h"
@@ -79,6 +80,9 @@ class GuardedDevice final : public BlockDevice {
   // cached writes that a reset has undone, and leaves its outcome to the caller. It must be durable: nothing of it is
   // kept.
   Task<Result<>> write_once(std::uint64_t offset, std::span<const std::byte> data, Durability durability);
+  // As compare_and_write(), but the keeper is not asked.
+  Task<Result<>> compare_and_write_unasked(std::uint64_t offset, std::span<const std::byte> expected,
+                                           std::span<const std::byte> data);
 
   const DeviceFacts& facts() const override { return raw_.facts(); }
   Task<Result<>> read(std::uint64_t offset, std::span<std::byte> out) override;
@@ -126,8 +130,12 @@ class GuardedDevice final : public BlockDevice {
   Task<Result<>> pass_gate();
   // The same, or open for heartbeats alone.
   Task<Result<>> pass_gate_for_heartbeat();
-  // The same, until a COMPARE AND WRITE sent without waiting any more will not be refused.
-  Task<Result<>> pass_gate_for_caw();
+  // The same, until a COMPARE AND WRITE sent without waiting any more will not be refused. kYes: and the keeper allows
+  // it.
+  enum class Asks : bool { kNo, kYes };
+  Task<Result<>> pass_gate_for_caw(Asks asks);
+  Task<Result<>> compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
+                                   std::span<const std::byte> data, Asks asks);
   // Reads until no unit attention waits.
   Task<void> drain_attentions();
   // Notes an error's meaning for the nexus; true if the request may be sent again.
@@ -163,6 +171,19 @@ class GuardedDevice final : public BlockDevice {
   TaskGroup tasks_;
 
   UnflushedWrites unflushed_;
+};
+
+// The same device for who must not wait until the keeper allows a COMPARE AND WRITE.
+class UnaskedDevice final : public ForwardingDevice {
+ public:
+  explicit UnaskedDevice(GuardedDevice& device) : ForwardingDevice(device), device_(device) {}
+  Task<Result<>> compare_and_write(std::uint64_t offset, std::span<const std::byte> expected,
+                                   std::span<const std::byte> data) override {
+    return device_.compare_and_write_unasked(offset, expected, data);
+  }
+
+ private:
+  GuardedDevice& device_;
 };
 
 }  // namespace cawfs

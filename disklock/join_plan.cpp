@@ -41,6 +41,7 @@ class Planner {
   // A dead slot whose recoverer is dead as well is recovered after that one's (see Recovery).
   JoinPlan claim(const SlotView& view) const {
     const SlotView* first = last_recoverer(view);
+    if (!first && both_silent(view)) first = &view;
     if (first && first->used_up()) return refuse(Errc::kNoSlot, "nobody may take the dead node's slot", first->slot);
     return first ? JoinPlan{JoinPlan::Kind::kClaim, first->slot} : wait();
   }
@@ -74,7 +75,7 @@ class Planner {
     return recoverer && recoverer->may_write(view.recoverer) ? recoverer : nullptr;
   }
   // From a slot to its recoverer's, to that one's recoverer's, and so on: the last, whose recoverer has ended.
-  // Null where they go round in a circle, as no node ever makes them.
+  // Null where they go round in a circle (see Recovery).
   const SlotView* last_recoverer(const SlotView& view) const {
     const SlotView* last = &view;
     for (std::uint32_t n = 0; n < table_.slots(); ++n) {
@@ -84,11 +85,17 @@ class Planner {
     }
     return nullptr;
   }
+  bool both_silent(const SlotView& view) const { return cawfs::both_silent(table_, watch_, view, dead_time_); }
+  // Who lives there finds its way out (see Recovery).
+  Life life_in_circle(const SlotView& view) const {
+    const Life node = life_of_node(view, dead_time_);
+    return node == Life::kDead ? life_of(view.recoverer.slot, SilenceWatch::Heart::kNode, dead_time_) : node;
+  }
   // Of a slot in use: of its node, or where it is RECOVERING of its recoverer. A slot whose recoverer lives is alive:
   // it will be CLEAN.
   Life life(const SlotView& view) const {
     const SlotView* last = last_recoverer(view);
-    if (!last) return Life::kUnknown;
+    if (!last) return life_in_circle(view);
     if (last->state == SlotState::kActive) return life_of_node(*last, dead_time_);
     if (last->recoverer.slot == kNoSlotOfItsOwn) return Life::kDead;
     if (!table_.view(last->recoverer.slot)) return Life::kUnknown;
@@ -202,6 +209,14 @@ class Planner {
 };
 
 }  // namespace
+
+bool both_silent(const SlotTable& table, const SilenceWatch& watch, const SlotView& view, Duration dead_time) {
+  if (view.state != SlotState::kRecovering || view.fenced() || view.recovered_from_within()) return false;
+  if (view.recoverer.slot == kNoSlotOfItsOwn) return false;
+  const SlotView* recoverer = table.view(view.recoverer.slot);
+  return recoverer && recoverer->may_write(view.recoverer) && watch.silence(view.slot) >= dead_time &&
+         watch.silence(recoverer->slot) >= dead_time;
+}
 
 JoinPlan plan_join(const SlotTable& table, const SilenceWatch& watch, const JoinerIdentity& joiner, Duration dead_time,
                    Duration interval) {

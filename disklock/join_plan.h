@@ -44,4 +44,8 @@ JoinPlan plan_join(const SlotTable& table, const SilenceWatch& watch, const Join
 // Who beats where, for SilenceWatch.
 SilenceWatch::Subjects subjects_of(const SlotTable& table);
 
+// Is the slot RECOVERING and not fenced, by a recoverer with a slot of its own, and neither it nor its node has beaten
+// for the dead-time? Then nobody has written for it yet, and whoever comes may claim it.
+bool both_silent(const SlotTable& table, const SilenceWatch& watch, const SlotView& view, Duration dead_time);
+
 }  // namespace cawfs

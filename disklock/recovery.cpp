@@ -82,7 +82,7 @@ void vacate(SlotRecord& record) {
 Task<Result<>> Recovery::recoverer_has_ended(const Suspect& suspect, const NodeCard& card) {
   const SlotNo slot = suspect.recoverer.slot;
   const bool own_record = suspect.state == SlotState::kRecovering && slot != suspect.slot && slot != kNoSlotOfItsOwn;
-  if (!own_record || suspect.recoverer == card.node) co_return Result<>{};
+  if (!own_record || suspect.both_silent || suspect.recoverer == card.node) co_return Result<>{};
   Result<CawImage> image = co_await editor_.read(geometry_.slot_record_offset(slot), format::kSlotMagic);
   if (!image) co_return fail(image.error());
   const Result<SlotView> view = view_slot(slot, image->as<SlotRecord>());
@@ -109,7 +109,9 @@ Task<Result<Recovery::Claimed>> Recovery::claim(Suspect suspect, NodeCard card) 
         if (recovers(*view, claimed.card)) return CawEditor::Plan::kLeave;
         const bool as_seen = view->state == suspect.state &&
                              (suspect.state == SlotState::kActive || view->recoverer == suspect.recoverer);
-        if (!as_seen) return fail(Errc::kAgain, "slot", suspect.slot.value);
+        // Its recoverer has woken, and may replay by now.
+        const bool wrote = suspect.both_silent && view->fenced();
+        if (!as_seen || wrote) return fail(Errc::kAgain, "slot", suspect.slot.value);
 
         claimed.before = record;
         if (view->recovered_from_within() && view->may_be_replayed()) fence_recoverer_too(record);
@@ -211,18 +213,23 @@ Task<Result<bool>> Recovery::still_silent(const Suspect& suspect) {
 
 Task<Result<CawImage>> Recovery::step(const Claimed& claimed, std::function<bool(const SlotView&)> done,
                                       Change change) {
+  return step(editor_, claimed, std::move(done), std::move(change));
+}
+
+Task<Result<CawImage>> Recovery::step(CawEditor& editor, const Claimed& claimed,
+                                      std::function<bool(const SlotView&)> done, Change change) {
   const SlotNo slot = claimed.suspect.slot;
-  Result<CawResult> edited = co_await editor_.edit(geometry_.slot_record_offset(slot), format::kSlotMagic,
-                                                   [&](CawImage& image) -> Result<CawEditor::Plan> {
-                                                     auto& record = image.as<SlotRecord>();
-                                                     const Result<SlotView> view = view_slot(slot, record);
-                                                     if (!view) return fail(view.error());
-                                                     if (done(*view)) return CawEditor::Plan::kLeave;
-                                                     if (!recovers(*view, claimed.card))
-                                                       return fail(Errc::kAgain, "slot", slot.value);
-                                                     change(record);
-                                                     return CawEditor::Plan::kWrite;
-                                                   });
+  Result<CawResult> edited = co_await editor.edit(geometry_.slot_record_offset(slot), format::kSlotMagic,
+                                                  [&](CawImage& image) -> Result<CawEditor::Plan> {
+                                                    auto& record = image.as<SlotRecord>();
+                                                    const Result<SlotView> view = view_slot(slot, record);
+                                                    if (!view) return fail(view.error());
+                                                    if (done(*view)) return CawEditor::Plan::kLeave;
+                                                    if (!recovers(*view, claimed.card))
+                                                      return fail(Errc::kAgain, "slot", slot.value);
+                                                    change(record);
+                                                    return CawEditor::Plan::kWrite;
+                                                  });
   if (!edited) co_return fail(edited.error());
   co_return std::move(edited->image);
 }
@@ -232,7 +239,7 @@ Task<Result<>> Recovery::give_back(const Claimed& claimed) {
   if (!claimed.before) co_return Result<>{};
   const SlotRecord& before = *claimed.before;
   Result<CawImage> done = co_await step(
-      claimed, [&](const SlotView& view) { return !recovers(view, claimed.card); },
+      unasked_, claimed, [&](const SlotView& view) { return !recovers(view, claimed.card); },
       [&](SlotRecord& record) {
         record.state = before.state;
         record.recoverer_slot = before.recoverer_slot.value();
@@ -245,10 +252,36 @@ Task<Result<>> Recovery::give_back(const Claimed& claimed) {
   co_return Result<>{};
 }
 
+// The node that has just been fenced had claimed this one.
+Task<Result<>> Recovery::stand_up(const Claimed& claimed) {
+  const NodeId self = claimed.card.node;
+  if (self.slot == kNoSlotOfItsOwn || self.slot == claimed.suspect.slot) co_return Result<>{};
+  bool stood_up = false;
+  Result<CawResult> edited = co_await unasked_.edit(
+      geometry_.slot_record_offset(self.slot), format::kSlotMagic, [&](CawImage& image) -> Result<CawEditor::Plan> {
+        auto& record = image.as<SlotRecord>();
+        const Result<SlotView> view = view_slot(self.slot, record);
+        if (!view) return fail(view.error());
+        const NodeId victim{claimed.suspect.slot, claimed.suspect.incarnation};
+        const bool claimed_by_victim = view->state == SlotState::kRecovering && view->may_write(self) &&
+                                       view->key == claimed.card.key && view->recoverer == victim;
+        if (!claimed_by_victim) return CawEditor::Plan::kLeave;
+        clear_recoverer(record);
+        record.state = static_cast<std::uint8_t>(SlotState::kActive);
+        stood_up = true;
+        return CawEditor::Plan::kWrite;
+      });
+  if (!edited) co_return fail(edited.error());
+  if (stood_up)
+    log_.info("slot {}, which had claimed this one, is fenced: it is ours again", claimed.suspect.slot.value);
+  co_return Result<>{};
+}
+
 Task<Result<>> Recovery::fence(const Claimed& claimed) {
   const Time started = executor_.now();
   std::vector<FenceVictim> victims{claimed.victim};
   Result<> fenced = co_await fence_.run(std::move(victims));
+  if (fenced) fenced = co_await stand_up(claimed);
   if (!fenced) co_return fenced;
   Result<CawImage> marked = co_await step(
       claimed, [&claimed](const SlotView& view) { return recovers(view, claimed.card) && view.may_be_replayed(); },

@@ -19,6 +19,12 @@
 //     "fenced"), claiming puts it in the place of the node, which is out, and has it fenced (kSlotFenceAgain). Where it
 //     cannot have, it is left alone: it finds the record changed before it replays.
 //
+// Two nodes may claim each other, where each has been silent for the other, and one's claim was long on its way. Then
+// neither has its lease, and neither waits for it: one that finds the other alive gives its slot back; one that has
+// fenced the other stands up, ACTIVE again, for the other cannot do anything about its claim any more. Two that have
+// both ended so are silent both, and whoever claims such a slot need not wait for the recoverer's: nobody has written
+// for it yet.
+//
 // So a record always names the only one who may still write what the slot covers, its recoverer aside.
 //
 // A node that was claimed, and whose recoverer ended before it had fenced it, may have woken: its heart beats. It is
@@ -68,6 +74,7 @@ struct Suspect {
   HeartbeatValue heartbeat;  // ACTIVE: the value that stood still
   Duration silence{0};
   bool even_if_alive = false;  // an administrator knows better
+  bool both_silent = false;    // RECOVERING, not fenced: neither its node nor its recoverer beats
   bool revived = false;        // RECOVERING: has come back before its recoverer, which is dead now, had fenced it
 };
 Suspect suspect_of(const SlotView& view);
@@ -78,9 +85,16 @@ void vacate(format::SlotRecord& record);                        // CLEAN
 
 class Recovery {
  public:
-  Recovery(GuardedDevice& device, CawEditor& editor, const Geometry& geometry, Executor& executor, Log& log,
-           Fence& fence)
-      : device_(device), editor_(editor), geometry_(geometry), executor_(executor), log_(log), fence_(fence) {}
+  // `unasked` edits without the lease; a tool, which has none, has one editor.
+  Recovery(GuardedDevice& device, CawEditor& editor, CawEditor& unasked, const Geometry& geometry, Executor& executor,
+           Log& log, Fence& fence)
+      : device_(device),
+        editor_(editor),
+        unasked_(unasked),
+        geometry_(geometry),
+        executor_(executor),
+        log_(log),
+        fence_(fence) {}
   void set_client(RecoveryClient* client) { client_ = client; }
 
   struct Claimed {
@@ -111,15 +125,19 @@ class Recovery {
   using Change = std::function<void(format::SlotRecord&)>;
   // Changes the record while it is RECOVERING by this recoverer and not yet as `done` says; kAgain when it is not.
   Task<Result<CawImage>> step(const Claimed& claimed, std::function<bool(const SlotView&)> done, Change change);
+  Task<Result<CawImage>> step(CawEditor& editor, const Claimed& claimed, std::function<bool(const SlotView&)> done,
+                              Change change);
   Task<void> replay_failed(const Claimed& claimed, const Error& error, HandOver hand_over);
   Task<Result<>> recoverer_has_ended(const Suspect& suspect, const NodeCard& card);
   Task<Result<bool>> still_silent(const Suspect& suspect);
   Task<Result<>> give_back(const Claimed& claimed);
+  Task<Result<>> stand_up(const Claimed& claimed);
   Task<Result<>> shut_out_joiner(const Suspect& suspect, const NodeCard& card);
   Task<Result<>> see_no_unknown_key();
 
   GuardedDevice& device_;
   CawEditor& editor_;
+  CawEditor& unasked_;
   Geometry geometry_;
   Executor& executor_;
   Log& log_;

@@ -38,6 +38,9 @@ SMALL = [
     ("journal", SAFETY, "N=3 GRANTS=4 TAKEOVERS=1 CUTS=0 VERSIONS=2 ONE_BLOCK"),
     ("journal", SAFETY, "N=2 GRANTS=3 TAKEOVERS=1 CUTS=1 ONE_BLOCK"),
     ("journal", LIVELOCK, "N=2 GRANTS=3 TAKEOVERS=1 CUTS=0 ONE_BLOCK"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1"),
+    ("membership", SAFETY, "A=3 S=3 SUSPICIONS=0"),
+    ("membership", SAFETY, "A=3 S=2 CRASHES=0 SUSPICIONS=0"),
 ]
 FULL = [
     ("locks", SAFETY, "N=2 L=1 OPS=2 CRASHES=1 LOSSES=1"),
@@ -49,6 +52,10 @@ FULL = [
     ("locks", LIVELOCK, "N=2 L=2 OPS=1 CRASHES=0 LOSSES=1"),
     ("journal", SAFETY, "N=3 GRANTS=3 TAKEOVERS=0 CUTS=0"),
     ("journal", SAFETY, "N=2 GRANTS=2 TAKEOVERS=0 CUTS=1"),
+    ("membership", SAFETY, "A=3 S=2"),
+    ("membership", SAFETY, "A=3 S=3"),
+    ("membership", SAFETY, "A=3 S=2 CRASHES=0"),
+    ("membership", SAFETY, "A=4 S=2 SUSPICIONS=0"),
 ]
 # (model, what, definitions, the broken variant, what pan must say)
 BROKEN = [
@@ -71,6 +78,17 @@ BROKEN = [
     ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 TAKEOVERS=0 VERSIONS=0", "WRITES_BEFORE_COMMIT", "hold"),
     ("journal", SAFETY, "N=2 GRANTS=4 CUTS=1 TAKEOVERS=0 SUSPECTS=0 VERSIONS=0", "NO_DATA_FLUSH", "vol[2]"),
     ("journal", SAFETY, "N=2 GRANTS=4 CUTS=0 TAKEOVERS=0 INODE_VERSIONS=0", "NO_REVOKE", "vol[2]"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "LEASE_FROM_ANSWER", "lease"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "LEASE_WITHOUT_LOOK", "lease"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "LATER_BEAT_COUNTS", "lease"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "NO_SECOND_READ", "lease"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "NO_SECOND_LOOK", "replaced"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "NO_RESET", "replaced"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "REPLAY_BEFORE_FENCE", "replaced"),
+    ("membership", SAFETY, "A=2 S=2 LEAVES=1", "LAST_UNREGISTERS", "replaced"),
+    ("membership", SAFETY, "A=3 S=3 SUSPICIONS=0", "RECOVERER_NOT_FENCED", "again"),
+    ("membership", SAFETY, "A=3 S=2", "JOINER_NOT_FENCED", "again"),
+    ("membership", SAFETY, "A=3 S=3 CRASHES=0 WRITES=0 SUSPICIONS=2", "GIVES_BACK_UNDER_LEASE", "gate"),
 ]
 
 
@@ -99,7 +117,7 @@ def verify(model, what, definitions, full):
                           *compile_options, "-o", "pan", "pan.c"], folder, 120)
         if code != 0:
             raise Failed(f"{COMPILER}: {said}")
-        _, said = run(["./pan", "-m100000", "-n", *pan_options], folder, 3600 if full else 120)
+        _, said = run(["./pan", "-m200000", "-n", *pan_options], folder, 3600 if full else 120)
         return said
 
 

@@ -33,7 +33,7 @@ class SlotFencer {
         registration_(device, guard_, executor, random, log, Aptpl::kYes),
         fence_(guard_, registration_, executor, log),
         keeper_(registration_, executor),
-        recovery_(guard_, editor_, geometry_, executor, log, fence_),
+        recovery_(guard_, editor_, editor_, geometry_, executor, log, fence_),
         table_(guard_, editor_, geometry_) {
     guard_.set_keeper(&keeper_);
   }

@@ -533,6 +533,125 @@ TEST(Membership, TwoRecoverersOneWins) {
 }
 
 // The recoverer dies at its n-th change of anything, from the suspicion on, before or after that has run.
+// a suspects b, which sleeps, and sleeps itself once its claim is on the way. b wakes and claims a; then a's claim
+// lands. What b sends from then on is held, as is b; a still sleeps.
+struct CrossedClaims {
+  explicit CrossedClaims(std::uint16_t slots = 4)
+      : cluster(30, {.sessions = true}, slots), a(cluster.joined("a")), b(cluster.joined("b")) {
+    cluster.loop.run_for(5s);
+    const SlotNo slot_a = a.member.self().slot;
+    const SlotNo slot_b = b.member.self().slot;
+    cluster.loop.pause(b.executor);
+    bool sent = false;
+    cluster.lun.set_hook([&](const SimulatedRequest& request) {
+      // The image that the claim is made from: the claim is the next that a sends.
+      const bool image = request.kind == Kind::kRead && request.length == cluster.geometry.logical_block &&
+                         request.offset == cluster.geometry.slot_record_offset(slot_b);
+      if (request.node == "a" && image && a.log.has("suspected") && !sent) {
+        sent = true;
+        cluster.lun.hold("a");
+      }
+      return SimulatedFate::kRun;
+    });
+    EXPECT_TRUE(cluster.wait(kRecoverWithin, [&] { return sent; }));
+    cluster.loop.run_for(50ms);
+    cluster.loop.pause(a.executor);
+    cluster.loop.resume(b.executor);
+    cluster.lun.set_observer([&](const SimulatedRequest& request, const Result<>& done) {
+      const bool claim = request.kind == Kind::kCaw && request.offset == cluster.geometry.slot_record_offset(slot_a);
+      if (request.node == "b" && claim && done) cluster.lun.hold("b");
+    });
+    EXPECT_TRUE(cluster.wait(kRecoverWithin, [&] { return cluster.state(slot_a) == SlotState::kRecovering; }));
+    cluster.lun.set_observer({});
+    cluster.lun.set_hook({});
+    EXPECT_EQ(cluster.state(slot_b), SlotState::kActive);
+    cluster.lun.let_go("a");
+    EXPECT_TRUE(cluster.wait(1s, [&] { return cluster.state(slot_b) == SlotState::kRecovering; }));
+  }
+
+  MemberCluster cluster;
+  MemberNode& a;
+  MemberNode& b;
+};
+
+TEST(Membership, TwoThatHaveClaimedEachOtherAndLiveGiveBack) {
+  CrossedClaims crossed;
+  MemberCluster& cluster = crossed.cluster;
+  cluster.loop.resume(crossed.a.executor);
+  cluster.loop.run_for(2s);  // it beats
+  cluster.lun.let_go("b");
+  ASSERT_TRUE(cluster.wait(5s, [&] { return crossed.a.member.lease_valid() && crossed.b.member.lease_valid(); }));
+  EXPECT_EQ(cluster.state(crossed.a.member.self().slot), SlotState::kActive);
+  EXPECT_EQ(cluster.state(crossed.b.member.self().slot), SlotState::kActive);
+  EXPECT_TRUE(cluster.replays.empty());
+}
+
+TEST(Membership, OneThatHasFencedWhoClaimedItStandsUp) {
+  CrossedClaims crossed;
+  MemberCluster& cluster = crossed.cluster;
+  const NodeId victim = crossed.a.member.self();
+  cluster.lun.let_go("b");
+  ASSERT_TRUE(cluster.wait(5s, [&] { return cluster.is_clean(victim.slot); }));
+  ASSERT_TRUE(cluster.wait(5s, [&] { return crossed.b.member.lease_valid(); }));
+  EXPECT_EQ(cluster.replays[victim], 1);
+  EXPECT_TRUE(crossed.b.log.has("it is ours again"));
+  cluster.loop.resume(crossed.a.executor);
+  EXPECT_TRUE(cluster.wait(5s, [&] { return crossed.a.member.withdrawn(); }));
+  EXPECT_EQ(crossed.b.withdrawals, 0);
+}
+
+// By a member, and by a joiner for which no other slot is left.
+TEST(Membership, TwoThatHaveClaimedEachOtherAndDieAreRecovered) {
+  for (const std::uint16_t slots : {std::uint16_t{4}, std::uint16_t{2}}) {
+    SCOPED_TRACE(slots);
+    CrossedClaims crossed(slots);
+    MemberCluster& cluster = crossed.cluster;
+    const NodeId first = crossed.a.member.self();
+    const NodeId second = crossed.b.member.self();
+    cluster.kill(crossed.a);
+    cluster.kill(crossed.b);
+    MemberNode& c = cluster.start("c");
+    cluster.begin_join(c);
+    ASSERT_TRUE(cluster.wait(5 * kRecoverWithin, [&] { return c.joined && cluster.replays.size() == 2; }));
+    EXPECT_TRUE(*c.joined);
+    EXPECT_EQ(cluster.replays[first], 1);
+    EXPECT_EQ(cluster.replays[second], 1);
+    EXPECT_EQ(c.withdrawals, 0);
+    cluster.loop.run(c.executor, c.writers.join());
+  }
+}
+
+// One of the two was not dead: when the other's slot is about to be claimed it goes on, and may be replaying it.
+TEST(Membership, WhoeverReplaysIsFencedThoughItWasSilent) {
+  CrossedClaims crossed;
+  MemberCluster& cluster = crossed.cluster;
+  const SlotNo slot = crossed.a.member.self().slot;
+  const PrKey recoverer = cluster.key_of(crossed.b.member.self().slot);
+  cluster.kill(crossed.a);
+  MemberNode& c = cluster.start("c");
+  const std::uint64_t offset = cluster.geometry.slot_record_offset(slot);
+  bool claims = false;
+  cluster.lun.set_hook([&](const SimulatedRequest& request) {
+    const bool image = request.kind == Kind::kRead && request.length == cluster.geometry.logical_block;
+    if (request.node == "c" && image && request.offset == offset && !claims) {
+      claims = true;
+      cluster.lun.hold("c");
+    }
+    return SimulatedFate::kRun;
+  });
+  cluster.begin_join(c);
+  ASSERT_TRUE(cluster.wait(5 * kRecoverWithin, [&] { return claims; }));
+  cluster.lun.let_go("b");
+  ASSERT_TRUE(cluster.wait(5s, [&] { return (cluster.record(slot).flags & format::kSlotFenced) != 0; }));
+  cluster.loop.pause(crossed.b.executor);
+  cluster.on_replay = [&](NodeId) { EXPECT_FALSE(cluster.is_registered(recoverer)); };
+  cluster.lun.let_go("c");
+  ASSERT_TRUE(cluster.wait(2 * kRecoverWithin, [&] { return cluster.is_clean(slot); }));
+  EXPECT_TRUE(c.joined && *c.joined);
+  cluster.lun.set_hook({});
+  cluster.loop.run(c.executor, c.writers.join());
+}
+
 TEST(Membership, RecovererKilledAtEachStep) {
   bool reached_the_end = false;
   for (int n = 1; n <= 40 && !reached_the_end; ++n) {
