@@ -31,7 +31,7 @@ void store_change(FsContext& fs, const Inode& inode, const AttributeChange& chan
   if (change.kill_suid_sgid && inode.regular()) raw.mode = without_privileges(inode.mode());
   const std::int64_t now = fs.wall_ns();
   // What was read before does not count any more.
-  if (change.atime_ns || change.atime_now) inode.state().access_queued = false;
+  if (change.atime_ns || change.atime_now) inode.state().read_ns.reset();
   if (change.atime_ns) raw.atime_ns = *change.atime_ns;
   if (change.atime_now) raw.atime_ns = now;
   if (change.mtime_ns) raw.mtime_ns = *change.mtime_ns;

@@ -1,5 +1,7 @@
 #include "core/fs/chores.h"
 
+#include <algorithm>
+
 #include "core/fs/file_data.h"
 #include "core/fs/fs_context.h"
 #include "core/fs/orphans.h"
@@ -11,11 +13,14 @@ namespace {
 constexpr std::int64_t kDayNs = std::int64_t{24} * 3600 * 1'000'000'000;
 constexpr Duration kSweepInterval = std::chrono::seconds(30);
 
-bool access_time_is_due(const Inode& inode, std::int64_t now) {
+std::int64_t changed_ns(const Inode& inode) {
   const format::Inode& raw = inode.raw();
-  const std::int64_t atime = raw.atime_ns.value();
-  const std::int64_t modified = inode.state().modified_ns.value_or(raw.mtime_ns.value());
-  return atime <= modified || atime <= raw.ctime_ns.value() || now - atime >= kDayNs;
+  return std::max(inode.state().modified_ns.value_or(raw.mtime_ns.value()), raw.ctime_ns.value());
+}
+
+bool access_time_is_due(const Inode& inode, std::int64_t now) {
+  const std::int64_t atime = inode.raw().atime_ns.value();
+  return atime <= changed_ns(inode) || now - atime >= kDayNs;
 }
 
 void add_chore(FsContext& fs, FsContext::Chore chore, InodeNo inode) {
@@ -31,14 +36,14 @@ Task<Result<>> update_access_time(FsContext& fs, InodeNo number) {
   auto inode = co_await read_inode(fs, number);
   if (!inode) co_return fail(inode.error());
   // Somebody may have set it since.
-  if (!std::exchange(inode->state().access_queued, false)) co_return Result<>{};
-  const std::int64_t now = fs.wall_ns();
-  // Another node may have done it.
-  if (!access_time_is_due(*inode, now)) co_return Result<>{};
+  const auto read_ns = std::exchange(inode->state().read_ns, std::nullopt);
+  if (!read_ns) co_return Result<>{};
+  // So may another node, which has marked a change then; or another has read it later.
+  if (*read_ns <= changed_ns(*inode) || !access_time_is_due(*inode, *read_ns)) co_return Result<>{};
   auto tx = co_await fs.log.begin(1);
   if (!tx) co_return fail(tx.error());
   tx->change(inode->buffer(), locks.hold(number));
-  inode->raw().atime_ns = now;
+  inode->raw().atime_ns = *read_ns;
   co_return Result<>{};
 }
 
@@ -97,10 +102,11 @@ void look_again(FsContext& fs) {
 
 void note_access(FsContext& fs, const Inode& inode) {
   InodeState& state = inode.state();
-  if (fs.options.read_only || state.access_queued || fs.stopping.requested()) return;
-  if (!access_time_is_due(inode, fs.wall_ns())) return;
-  state.access_queued = true;
-  add_chore(fs, FsContext::Chore::kAccessTime, inode.number());
+  if (fs.options.read_only || fs.stopping.requested()) return;
+  const std::int64_t now = fs.wall_ns();
+  if (!access_time_is_due(inode, now)) return;
+  if (!state.read_ns) add_chore(fs, FsContext::Chore::kAccessTime, inode.number());
+  state.read_ns = now;
 }
 
 void note_released(FsContext& fs, InodeState& state) {
@@ -125,7 +131,7 @@ Task<void> run_chores(FsContext& fs) {
     const InodePin state = fs.inodes.get(number);
     if (chore == FsContext::Chore::kEvict) state->eviction_queued = false;
     auto done = co_await do_chore(fs, chore, number);
-    if (!done && chore == FsContext::Chore::kAccessTime) state->access_queued = false;
+    if (!done && chore == FsContext::Chore::kAccessTime) state->read_ns.reset();
     // To be tried again.
     if (!done && chore == FsContext::Chore::kEvict) fs.orphans_left |= own_slot_bit(fs);
     if (!done && chore == FsContext::Chore::kLookAfterClose && done.error() != Errc::kStale) {

@@ -9,7 +9,7 @@ namespace cawfs {
 struct FsContext;
 
 // The inode has been read: its access time is updated some time later, if that is due (relatime: it is older than the
-// last change, or than a day). Delays nobody.
+// last change, or than a day), to when it was read. Delays nobody.
 void note_access(FsContext& fs, const Inode& inode);
 // Something of the inode's users here has gone: if that was the last, and its last link has gone too (or may have, on
 // another node), it is looked after.

@@ -42,7 +42,7 @@ void InodeTable::mark_clean(InodeState& state) {
 }
 
 void InodeTable::drop_if_idle(InodeState& state) {
-  if (state.references > 0 || state.opens > 0 || state.dirty() || state.eviction_queued || state.access_queued ||
+  if (state.references > 0 || state.opens > 0 || state.dirty() || state.eviction_queued || state.read_ns ||
       state.write_errors.untold())
     return;
   states_.erase(state.number);

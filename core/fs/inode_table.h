@@ -34,7 +34,7 @@ struct InodeState : boost::intrusive::list_base_hook<boost::intrusive::link_mode
   // The lock was let go while the inode was open: its last link may have gone elsewhere.
   bool lost_while_open = false;
   bool eviction_queued = false;
-  bool access_queued = false;
+  std::optional<std::int64_t> read_ns;  // when it was read last, where its access time is to be set to that
 
   // All of these only while the lock is held EX.
   DirtyData data;

@@ -12,7 +12,7 @@
 // Times. An operation marks
 //   atime   of what it reads (read of more than 0 bytes, readdir, readlink), by the rule of relatime: only where it is
 //           not newer than the last change, or a day old; and it may be stored some time later, but never over a time
-//           that was set explicitly since;
+//           that was set explicitly since, nor a later one;
 //   mtime   of a file whose bytes or size it sets (even to what they were), and of a directory of whose names it adds,
 //           removes or redirects one; not by a write of no bytes;
 //   ctime   wherever mtime, and of each node whose mode, owner, times, link count or name it changes;
