@@ -302,6 +302,14 @@ std::uint64_t SimulatedLun::refused_caws() const {
   return target_->refused_caws();
 }
 
+std::uint64_t SimulatedLun::caws_in_conflict() const {
+  return target_->caws_in_conflict();
+}
+
+void SimulatedLun::stall_writes_from(std::uint64_t offset) {
+  target_->stall_writes_from(offset);
+}
+
 std::uint64_t SimulatedLun::executed(SimulatedRequest::Kind kind) const {
   return target_->executed(kind);
 }

@@ -38,6 +38,9 @@ struct SimulatedLunOptions {
   // One request in so many (0: none) stays in the target's backend for up to stall_max before it lands.
   std::uint32_t stall_one_in = 0;
   Duration stall_max = std::chrono::seconds(5);
+  // Of kLateReply: the answer comes so much later.
+  Duration late_min = std::chrono::milliseconds(1400);
+  Duration late_max = std::chrono::milliseconds(1550);
   // A command that PREEMPT AND ABORT finds in the backend is aborted, or lands up to so much later, at random.
   Duration straggler_max = std::chrono::seconds(3);
 };
@@ -59,6 +62,7 @@ enum class SimulatedFate : std::uint8_t {
   kThinFull,     // not executed; kThinFull
   kMiscompare,   // CAW: not executed; kMiscompare although the block is as expected
   kRunTwice,     // CAW: executed, and sent again on its way: kMiscompare
+  kLateReply,    // executed; answered late_min to late_max later
   kNeverReturn,  // not executed, never answered: the node is about to be killed
 };
 
@@ -100,6 +104,10 @@ class SimulatedLun {
   // COMPARE AND WRITEs that were refused for a reservation or a unit attention, which on LIO breaks all that follow:
   // see BlockDevice::session().
   std::uint64_t refused_caws() const;
+  std::uint64_t caws_in_conflict() const;  // those refused for a reservation
+
+  // Of SimulatedLunOptions::stall_one_in: from now on only plain writes stall, and only from `offset` on.
+  void stall_writes_from(std::uint64_t offset);
 
   // Requests that have been executed, by kind; for counting and for cutting "at the n-th write".
   std::uint64_t executed(SimulatedRequest::Kind kind) const;

@@ -39,6 +39,11 @@ bool SimulatedTarget::writes(Kind kind) const {
          kind == Kind::kCaw;
 }
 
+bool SimulatedTarget::may_stall(const SimulatedRequest& request) const {
+  if (options_.stall_one_in == 0 || !stall_from_) return options_.stall_one_in > 0;
+  return request.kind == Kind::kWrite && request.offset >= *stall_from_;
+}
+
 // The order of the checks is SAM-5's: the path, a pending unit attention, the reservation, the command itself.
 std::optional<Errc> SimulatedTarget::refusal(const SimulatedCommand& command) {
   const Kind kind = command.request.kind;
@@ -81,10 +86,11 @@ void SimulatedTarget::arrive(const Command& command) {
   command->answered = now() + latency;
   if (auto refused = refusal(*command)) {
     if (command->request.kind == Kind::kCaw && is_refusal(*refused)) ++refused_caws_;
+    if (command->request.kind == Kind::kCaw && *refused == Errc::kReservationConflict) ++caws_in_conflict_;
     end(*command, failed(*refused, *command));
     return;
   }
-  if (options_.stall_one_in > 0 && random_.one_in(options_.stall_one_in)) {
+  if (may_stall(command->request) && random_.one_in(options_.stall_one_in)) {
     command->lands = now() + random_duration(options_.stall_max);
   }
   if (command->request.kind == Kind::kReset) begin_reset(*command);
@@ -138,6 +144,9 @@ void SimulatedTarget::land(const Command& command) {
   const SimulatedFate fate = hook_ ? hook_(command->request) : SimulatedFate::kRun;
   if (command->ended) return;  // the hook has cut the power, or the path
   switch (fate) {
+    case SimulatedFate::kLateReply:
+      command->answered = now() + options_.late_min + random_duration(options_.late_max - options_.late_min);
+      return end(*command, run(*command));
     case SimulatedFate::kLoseReply:
       command->lost = Errc::kTransport;
       [[fallthrough]];
@@ -248,15 +257,25 @@ void SimulatedTarget::end_reset(const SimulatedCommand& reset) {
   for (auto& [name, nexus] : nexuses_) nexus.attention_reset = true;
 }
 
-// Session reinstatement: what the old session has in flight lands now or never.
+// Session reinstatement.
 void SimulatedTarget::log_in(const std::string& nexus) {
   advance();
   if (options_.sessions) ++nexuses_[nexus].session;
+  land_or_end(nexus);
+}
+
+void SimulatedTarget::land_or_end(const std::string& nexus) {
   for (const Command& command : in_flight(nexus, kAllSequences)) {
     command->lost = Errc::kTransport;
     const Result<> outcome = random_.one_in(2) ? run(*command) : Result<>(failed(Errc::kTransport, *command));
     end(*command, outcome);
   }
+}
+
+std::uint64_t SimulatedTarget::session(const std::string& name) {
+  Nexus& nexus = nexuses_[name];
+  if (!nexus.path_cut) nexus.known_session = nexus.session;
+  return nexus.known_session;
 }
 
 void SimulatedTarget::power_cut(PowerCut kind) {
@@ -304,6 +323,7 @@ void SimulatedTarget::cut_path(const std::string& nexus) {
 void SimulatedTarget::heal_path(const std::string& nexus) {
   advance();
   nexuses_[nexus].path_cut = false;
+  if (!options_.sessions) land_or_end(nexus);  // an initiator without sessions aborts what it has lost
 }
 
 std::uint64_t SimulatedTarget::executed(Kind kind) {

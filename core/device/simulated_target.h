@@ -61,14 +61,17 @@ class SimulatedTarget {
   void advance();
 
   void log_in(const std::string& nexus);
-  std::uint64_t session(const std::string& nexus) { return nexuses_[nexus].session; }
+  // As its node knows it: who is cut off cannot log in again, and does not learn that its session has been ended.
+  std::uint64_t session(const std::string& nexus);
   void hold(const std::string& nexus);
   void let_go(const std::string& nexus);
   std::uint64_t refused_caws() const { return refused_caws_; }
+  std::uint64_t caws_in_conflict() const { return caws_in_conflict_; }
   void set_hook(std::function<SimulatedFate(const SimulatedRequest&)> hook) { hook_ = std::move(hook); }
   void set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer) {
     observer_ = std::move(observer);
   }
+  void stall_writes_from(std::uint64_t offset) { stall_from_ = offset; }
   void power_cut(PowerCut kind);
   void cut_path(const std::string& nexus);
   void heal_path(const std::string& nexus);
@@ -79,6 +82,7 @@ class SimulatedTarget {
  private:
   struct Nexus {
     std::uint64_t session = 0;
+    std::uint64_t known_session = 0;
     bool path_cut = false;
     bool holds = false;
     bool attention_reset = false;
@@ -88,6 +92,7 @@ class SimulatedTarget {
 
   std::optional<Errc> refusal(const SimulatedCommand& command);
   bool writes(Kind kind) const;
+  bool may_stall(const SimulatedRequest& request) const;
   Duration random_duration(Duration bound);
   // Accepted commands before `sequence`, of `nexus` or of all, resets excepted.
   std::vector<Command> in_flight(const std::optional<std::string>& nexus, std::uint64_t sequence) const;
@@ -103,6 +108,8 @@ class SimulatedTarget {
   // A reset or an eviction has been accepted: older commands are aborted, or will be waited for.
   void begin_reset(const SimulatedCommand& reset);
   void end_reset(const SimulatedCommand& reset);
+  // What the nexus has in flight lands now or never.
+  void land_or_end(const std::string& nexus);
   void abort_commands(const std::string& victim, std::uint64_t sequence);
 
   const Clock& clock_;
@@ -115,7 +122,9 @@ class SimulatedTarget {
   std::map<std::string, Nexus> nexuses_;
   std::map<Key, Command> pending_;
   std::vector<Command> held_;
+  std::optional<std::uint64_t> stall_from_;
   std::uint64_t refused_caws_ = 0;
+  std::uint64_t caws_in_conflict_ = 0;
   std::uint64_t sequence_ = 0;
   std::array<std::uint64_t, 8> executed_{};
   bool advancing_ = false;
