@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/assert.h"
+#include "core/base/planted_fault.h"
 
 namespace cawfs {
 
@@ -38,7 +39,7 @@ ClusterMember::ClusterMember(BlockDevice& raw, Executor& executor, Random& rando
       table_(guard_, editor_, geometry),
       heartbeats_(guard_, geometry),
       silence_(interval_),
-      lease_(options_.dead_time / 2),
+      lease_(planted(PlantedFault::kLeaseTooLong) ? options_.dead_time * 5 / 4 : options_.dead_time / 2),
       lease_condition_(executor),
       stop_(executor),
       tasks_(executor) {
@@ -64,7 +65,8 @@ void ClusterMember::remove_observer(MembershipObserver* observer) {
 // --- lease ----------------------------------------------------------------------------------------------------------
 
 void ClusterMember::heartbeat_completed(Time issued) {
-  lease_.heartbeat(issued, executor_.now());
+  const Time now = executor_.now();
+  lease_.heartbeat(planted(PlantedFault::kLeaseFromCompletion) ? now : issued, now);
 }
 
 void ClusterMember::lease_changed() {
@@ -179,7 +181,7 @@ Task<Result<>> ClusterMember::regain(bool /*reset*/) {
 // A node that joins or leaves has no lease: for it key and slot, seen in this session, have to do.
 bool ClusterMember::may_compare_and_write() const {
   CAWFS_ASSERT(registered_);
-  return !settled_ || lease_valid();
+  return !settled_ || lease_valid() || planted(PlantedFault::kLeaseNotLookedAt);
 }
 
 void ClusterMember::withdraw(Error reason) {

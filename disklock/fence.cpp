@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/base/planted_fault.h"
+
 namespace cawfs {
 
 namespace {
@@ -43,7 +45,7 @@ Task<Result<Fence::Step>> Fence::attempt(const std::vector<FenceVictim>& victims
     const bool ended = co_await evict(victim);
     all_ended = all_ended && ended;
   }
-  if (!all_ended) {
+  if (!all_ended && !planted(PlantedFault::kNoResetAfterPreempt)) {
     Result<> was_reset = co_await reset();
     if (!was_reset) co_return fail(was_reset.error());
   }

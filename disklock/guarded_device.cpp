@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/base/planted_fault.h"
+
 namespace cawfs {
 
 namespace {
@@ -88,7 +90,7 @@ void GuardedDevice::note_session() {
   session_ = raw_.session();
   admitted_ = false;
   attention_at_ = 0;
-  close_gate(true, 0);
+  close_gate(!planted(PlantedFault::kNewSessionUnnoticed), 0);
 }
 
 void GuardedDevice::close_gate(bool reset, std::uint64_t sequence) {
@@ -153,7 +155,8 @@ Task<void> GuardedDevice::reopen() {
     if (reset) {
       writing_again_ = seen == attentions_;
       changed_.notify_all();
-      Result<> rewritten = co_await write_unflushed_again();
+      Result<> rewritten;
+      if (!planted(PlantedFault::kUnflushedNotWrittenAgain)) rewritten = co_await write_unflushed_again();
       writing_again_ = false;
       if (!rewritten) {
         co_await executor_.sleep(kSendAgainAfter);

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "core/base/assert.h"
+#include "core/base/planted_fault.h"
 
 namespace cawfs {
 
@@ -32,7 +33,7 @@ void make_exclusive(LockEntry& entry, NodeId owner, std::uint64_t waiting) {
   entry.waiter = LockMode::kNone;
   entry.owner = owner;
   entry.sharers = waiting & ~slot_bit(owner.slot);
-  entry.generation = next(entry.generation);
+  if (!planted(PlantedFault::kGenerationNotRaised)) entry.generation = next(entry.generation);
 }
 
 // From another mode; nobody waits.
@@ -132,7 +133,8 @@ AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireReque
     plan.step = AcquirePlan::Step::kGrant;
     return plan;
   }
-  if (others == 0) {
+  const bool upgrade = held != LockMode::kNone;
+  if (others == 0 || (upgrade && planted(PlantedFault::kUpgradeBesideSharers))) {
     grant(plan.after, self, wanted, 0);
     plan.step = AcquirePlan::Step::kGrant;
     return plan;

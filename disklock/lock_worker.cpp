@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "core/base/assert.h"
+#include "core/base/planted_fault.h"
 #include "disklock/lock_round.h"
 #include "disklock/slot_table.h"
 
@@ -138,7 +139,10 @@ Task<Result<>> LockManager::read_records(CachedBlock& block, std::uint64_t slots
       slot_unknown(block, slot, view.error());
       continue;
     }
-    const std::optional<Incarnation> live = view->in_use() ? std::optional(view->incarnation) : std::nullopt;
+    bool in_use = view->in_use();
+    if (planted(PlantedFault::kCachedSlotRecord)) in_use = membership_.incarnation_of(slot) == view->incarnation;
+    if (planted(PlantedFault::kRecoveringOwnersEntry)) in_use = view->state == format::SlotState::kActive;
+    const std::optional<Incarnation> live = in_use ? std::optional(view->incarnation) : std::nullopt;
     seen_[slot.value] = Seen{executor_.now(), live};
     block.lives.set(slot, live);
     if (view->damaged()) slot_unknown(block, slot, Error{Errc::kBadValue, "journal of slot", slot.value});

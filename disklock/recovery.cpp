@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/base/assert.h"
+#include "core/base/planted_fault.h"
 #include "disklock/readable_blocks.h"
 
 namespace cawfs {
@@ -280,6 +281,7 @@ Task<Result<>> Recovery::stand_up(const Claimed& claimed) {
 Task<Result<>> Recovery::fence(const Claimed& claimed) {
   const Time started = executor_.now();
   std::vector<FenceVictim> victims{claimed.victim};
+  if (planted(PlantedFault::kReplayWithoutFence)) victims.clear();
   Result<> fenced = co_await fence_.run(std::move(victims));
   if (fenced) fenced = co_await stand_up(claimed);
   if (!fenced) co_return fenced;
@@ -341,7 +343,8 @@ Task<Result<>> Recovery::complete(Claimed claimed, HandOver hand_over) {
     co_await replay_failed(claimed, replayed.error(), hand_over);
     co_return replayed;
   }
-  Result<> flushed = co_await device_.flush();
+  Result<> flushed;
+  if (!planted(PlantedFault::kReplayNotFlushed)) flushed = co_await device_.flush();
   if (!flushed) co_return flushed;
   const Duration took = executor_.now() - started;
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/base/planted_fault.h"
+
 namespace cawfs {
 
 namespace {
@@ -98,7 +100,7 @@ Task<Result<Registration::State>> Registration::restore() {
     Result<> again = co_await device_.pr_register_ignore(key_, aptpl_);
     if (!again) co_return fail(again.error());
   }
-  if (*found != State::kIntact) {
+  if (*found != State::kIntact && !planted(PlantedFault::kReservationNotMadeAgain)) {
     Result<> reserved = co_await make_reservation();
     if (!reserved) co_return fail(reserved.error());
   }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/base/assert.h"
+#include "core/base/planted_fault.h"
 #include "core/format/verify.h"
 #include "journal/journal_log.h"
 
@@ -129,7 +130,8 @@ Task<Result<>> JournalLog::write_sealed(Sealed& sealed) {
 }
 
 Task<void> JournalLog::write_piece(BlockNo start, std::span<const std::byte> bytes, Result<>& result) {
-  result = co_await io_.write(start.offset_bytes(), bytes, Durability::kFua);
+  const Durability durability = planted(PlantedFault::kCommitNotDurable) ? Durability::kCached : Durability::kFua;
+  result = co_await io_.write(start.offset_bytes(), bytes, durability);
 }
 
 void JournalLog::finish(Sealed& sealed) {
@@ -150,6 +152,7 @@ void JournalLog::finish(Sealed& sealed) {
 
 Task<Result<>> JournalLog::flush_to(std::uint64_t data_written) {
   if (failed_) co_return fail(*failed_);
+  if (planted(PlantedFault::kDataNotFlushed)) data_flushed_ = data_written;
   while (data_flushed_ < data_written) {
     if (flushing_) {
       co_await flushed_.wait();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/base/assert.h"
+#include "core/base/planted_fault.h"
 
 namespace cawfs {
 
@@ -93,14 +94,15 @@ Task<Result<>> CommittedBlocks::write_in_place(std::vector<BlockNo> blocks) {
     writes.push_back({.block = block, .id = entry.id, .bytes = entry.image.bytes});
   }
 
-  const Durability durability = writes.size() <= kMostFua ? Durability::kFua : Durability::kCached;
+  const bool no_flush = planted(PlantedFault::kInPlaceNotFlushed);
+  const Durability durability = writes.size() <= kMostFua && !no_flush ? Durability::kFua : Durability::kCached;
   TaskGroup group(io_.executor());
   Semaphore slots(io_.executor(), kWritesInFlight);
   for (Write& write : writes) group.spawn(write_one(write, durability, slots));
   co_await group.join();
 
   Result<> result;
-  if (durability == Durability::kCached) result = co_await io_.flush();
+  if (durability == Durability::kCached && !no_flush) result = co_await io_.flush();
   const bool flushed = result.has_value();
   for (const Write& write : writes) {
     in_place(write, flushed && write.result);

@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "core/base/planted_fault.h"
 #include "core/format/cluster_format.h"
 #include "core/format/verify.h"
 #include "disklock/caw.h"
@@ -32,6 +33,7 @@ NewestImages newest_images(const JournalLogView& log, ReplayReport& report) {
   for (const auto& record : log.records) {
     for (const auto& image : record.contents.images) newest[image.block] = {record.info.sequence, image};
     report.images += record.contents.images.size();
+    if (planted(PlantedFault::kRevokesForgotten)) continue;
     for (const BlockRange& range : record.contents.revokes) {
       const auto first = newest.lower_bound(range.start);
       const auto last = newest.lower_bound(range.start + range.count);
@@ -61,9 +63,11 @@ class LockBlocks {
       it = blocks_.emplace(image.lock_block, *block).first;
     }
     const format::LockEntry& entry = it->second.entries[image.lock_entry];
+    const bool same_tenure =
+        entry.generation.value() == image.generation.value || planted(PlantedFault::kReplayWithoutGeneration);
     co_return entry.mode == static_cast<std::uint8_t>(format::LockModeOnDisk::kExclusive) &&
         entry.owner_slot.value() == place_.node.slot.value&& entry.owner_incarnation.value() ==
-            place_.node.incarnation.value&& entry.generation.value() == image.generation.value;
+            place_.node.incarnation.value&& same_tenure;
   }
 
  private:
@@ -125,6 +129,7 @@ Task<Result<>> write_all(SettledIo& io, std::vector<Write>& writes) {
   for (const Write& write : writes) {
     if (!write.result) co_return write.result;
   }
+  if (planted(PlantedFault::kReplayNotFlushed)) co_return Result<>{};
   const auto flushed = co_await io.flush();
   co_return flushed;
 }

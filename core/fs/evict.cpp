@@ -1,4 +1,5 @@
 // Freeing an inode that nobody can reach any more, and the orphan lists.
+#include "core/base/planted_fault.h"
 #include "core/fs/chores.h"
 #include "core/fs/file_data.h"
 #include "core/fs/fs_context.h"
@@ -14,7 +15,7 @@ constexpr std::size_t kOrphansAtOnce = 64;
 // With the inode's lock EX.
 Task<Result<bool>> in_use(FsContext& fs, Inode inode) {
   if (inode.state().opens > 0 || inode.state().references > 0) co_return true;
-  if (fs.locks.openers(inode.lock()) == 0) co_return false;
+  if (fs.locks.openers(inode.lock()) == 0 || planted(PlantedFault::kOpenersIgnored)) co_return false;
   auto checked = co_await fs.locks.check_openers(inode.lock());
   if (!checked) co_return fail(checked.error());
   if (fs.locks.openers(inode.lock()) == 0) co_return false;

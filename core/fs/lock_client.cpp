@@ -3,6 +3,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/base/planted_fault.h"
 #include "core/fs/fs_context.h"
 #include "core/fs/inode.h"
 #include "core/fs/write_back.h"
@@ -80,9 +81,10 @@ Task<void> FsLockClient::convert_promises(GroupNo group) {
 Task<Result<>> FsLockClient::settle_inode(InodeNo inode, LockMode from, LockMode to) {
   const LockName name = lock_of(inode);
   if (from == LockMode::kExclusive) {
-    auto written = co_await write_back_unused(fs_, inode);
+    Result<> written;
+    if (!planted(PlantedFault::kDirtyDataLeft)) written = co_await write_back_unused(fs_, inode);
     if (!written) co_return written;
-    written = co_await fs_.log.write_back(name);
+    if (!planted(PlantedFault::kReleaseBeforeInPlace)) written = co_await fs_.log.write_back(name);
     if (!written) co_return written;
     written = co_await fs_.log.flush_data();
     if (!written) co_return written;
@@ -90,7 +92,7 @@ Task<Result<>> FsLockClient::settle_inode(InodeNo inode, LockMode from, LockMode
   if (to != LockMode::kNone) co_return Result<>{};
   const InodePin state = fs_.inodes.find(inode);
   if (state && state->opens > 0) state->lost_while_open = true;
-  fs_.buffers.forget(name);
+  if (!planted(PlantedFault::kBuffersKept)) fs_.buffers.forget(name);
   co_return Result<>{};
 }
 

@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint64_t kRecordMagic = 0xcaf5'0000'0000'0000;
 constexpr std::size_t kLogBytes = 512 << 10;  // a log grows no further, but for what is being appended
 constexpr std::size_t kAppendedMeanwhile = 64 << 10;
+constexpr std::uint64_t kTreeExtents = 300;  // an inode has no room for so many
 
 std::string cell_name(std::uint64_t cell) {
   return fmt::format("#{}", cell);
@@ -138,6 +139,33 @@ Task<void> Client::sync_all() {
   }
   history_.done(call);
   history_.synced_all(call);
+}
+
+// One block in two, so that each is an extent of its own.
+Task<void> Client::grow_tree() {
+  begin("grow a tree");
+  const std::array<std::byte, 8> bytes{};
+  auto call = history_.invoke(run_);
+  for (std::uint64_t i = 0; i < kTreeExtents; ++i) {
+    auto wrote = co_await fs_.write(workload_.tree.inode, 2 * i * kBlockSize, bytes, false, false, false);
+    if (wrote) continue;
+    refused(call, wrote.error());
+    co_return;
+  }
+  co_await sync_object(workload_.tree);
+}
+
+Task<void> Client::cut_tree() {
+  begin("cut a tree");
+  auto call = history_.invoke(run_);
+  AttributeChange change;
+  change.size = 0;
+  auto done = co_await answer(fs_.setattr(workload_.tree.inode, change));
+  if (!done) {
+    refused(call, done.error());
+    co_return;
+  }
+  co_await sync_object(workload_.tree);
 }
 
 Task<void> Client::append(ObjectKey log) {

@@ -1,21 +1,17 @@
-// cluster_sim: simulates clusters, one seed after the other, each in a process of its own, so that an assertion is a
-// failure of its seed, and what dead nodes leave behind goes with it.
+// cluster_sim: simulates clusters, one seed after the other.
 #include <fmt/format.h>
 #include <getopt.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <array>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
-#include <sstream>
+#include <string>
 
-#include "tests/sim/simulation.h"
+#include "tests/sim/profile.h"
+#include "tests/sim/prove_planted.h"
+#include "tests/sim/seed_run.h"
 
 namespace cawfs::sim {
 namespace {
@@ -34,15 +30,23 @@ Simulates clusters under random operations and faults, each from one seed, and c
   --nodes K      nodes in a cluster, 1 to 16 (default: 2 or 3, by the seed)
   --seconds S    simulated seconds of operations and faults (default: 20)
   --no-faults    operations only
+  --profile P    with the faults of that profile, instead of those that the seed chooses
   --ci           what CI runs: seeds without and with faults, that operations, handovers and faults occur in them, and
                  that a seed run twice does the same twice
   --quiet        no counts
   --help         this text
 
+Proof that bugs are found, in a build with CAWFS_PLANTED_FAULTS:
+
+  --plant NAME   plants this fault and runs the seeds that it is to be found by, until one finds it; with --first and
+                 --count other ones, and all of them; with --seed one, which shows what it finds
+  --plant list   the faults, and where each is found
+  --prove-planted  each fault, then the same seeds without any, which must find nothing; CI runs this
+
 Exit status: 0 nothing wrong, 1 a seed failed (it is printed, with the command that runs it again), 2 wrong usage.
+With --plant and --prove-planted: 0 each fault was found, 1 one was not.
 )";
 
-constexpr rlim_t kSeedLimitSeconds = 60;  // of processor time
 // What CI runs: the first ones, and those that have found something.
 constexpr std::array<std::uint64_t, 16> kSeedsWithoutFaults{1, 2, 3, 4, 5, 6, 7, 8, 20, 23, 31, 37, 39, 78, 103, 120};
 constexpr std::uint64_t kSecondsWithoutFaults = 6;  // simulated
@@ -94,6 +98,11 @@ struct Options {
   bool faults = true;
   bool ci = false;
   bool quiet = false;
+  const Profile* profile = nullptr;
+  bool first_given = false;
+  bool count_given = false;
+  std::string plant;
+  bool prove_planted = false;
 };
 
 SimulationOptions options_of(const Options& options, std::uint64_t seed) {
@@ -102,72 +111,8 @@ SimulationOptions options_of(const Options& options, std::uint64_t seed) {
   sim.nodes = options.nodes != 0 ? options.nodes : 2 + static_cast<unsigned>(seed % 2);
   sim.busy_time = std::chrono::seconds(options.seconds);
   sim.faults = options.faults;
+  sim.profile = options.profile;
   return sim;
-}
-
-struct Outcome {
-  bool failed = false;
-  std::uint64_t trace_hash = 0;
-  std::uint64_t simulated_ms = 0;
-  Counts counts;
-};
-
-// In the child: runs the seed and writes down what came of it.
-[[noreturn]] void run_child(const SimulationOptions& options, int out) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const rlimit limit{kSeedLimitSeconds, kSeedLimitSeconds};
-  setrlimit(RLIMIT_CPU, &limit);  // what never waits cannot be stopped otherwise
-  // Never destroyed: after a failure it is in the middle of something.
-  SimulationResult result = (new Simulation(options))->run();
-  if (result.failure) {
-    std::fprintf(stderr, "cluster_sim: seed %llu failed: %s\n", static_cast<unsigned long long>(options.seed),
-                 result.failure->c_str());
-    std::fflush(stderr);
-  }
-  std::string text = fmt::format("{} {}\n", result.trace_hash,
-                                 std::chrono::duration_cast<std::chrono::milliseconds>(result.simulated).count());
-  for (const auto& [what, count] : result.counts) text += fmt::format("{} {}\n", count, what);
-  std::size_t written = 0;
-  while (written < text.size()) {
-    const ssize_t n = write(out, text.data() + written, text.size() - written);
-    if (n <= 0) _exit(3);
-    written += static_cast<std::size_t>(n);
-  }
-  _exit(result.failure ? 1 : 0);
-}
-
-Outcome run_seed(const Options& options, std::uint64_t seed) {
-  std::array<int, 2> ends{};
-  if (pipe(ends.data()) != 0) std::abort();
-  std::fflush(stdout);
-  const pid_t child = fork();
-  if (child < 0) std::abort();
-  if (child == 0) {
-    close(ends[0]);
-    run_child(options_of(options, seed), ends[1]);
-  }
-  close(ends[1]);
-  std::string text;
-  std::array<char, 4096> buffer{};
-  for (ssize_t n = 0; (n = read(ends[0], buffer.data(), buffer.size())) > 0;) {
-    text.append(buffer.data(), static_cast<std::size_t>(n));
-  }
-  close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  Outcome outcome;
-  outcome.failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
-  if (outcome.failed && (!WIFEXITED(status) || WEXITSTATUS(status) != 1)) {
-    const bool endless = WIFSIGNALED(status) && (WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGKILL);
-    std::fprintf(stderr, "cluster_sim: seed %llu %s; to see it again: cluster_sim --seed %llu --nodes %u\n",
-                 static_cast<unsigned long long>(seed), endless ? "runs on without end" : "crashed",
-                 static_cast<unsigned long long>(seed), options_of(options, seed).nodes);
-  }
-  std::istringstream lines(text);
-  lines >> outcome.trace_hash >> outcome.simulated_ms;
-  std::uint64_t count = 0;
-  for (std::string what; lines >> count && std::getline(lines >> std::ws, what);) outcome.counts[what] = count;
-  return outcome;
 }
 
 class Runner {
@@ -188,9 +133,16 @@ class Runner {
   }
 
  private:
-  Outcome run_one(std::uint64_t seed) {
-    Outcome outcome = run_seed(options_, seed);
-    failed_ = failed_ || outcome.failed;
+  SeedOutcome run_one(std::uint64_t seed) {
+    const SimulationOptions sim = options_of(options_, seed);
+    SeedOutcome outcome = run_seed(sim, PlantedFault::kNone, Stderr::kShow);
+    failed_ = failed_ || outcome.end != SeedEnd::kNothingWrong;
+    if (outcome.end != SeedEnd::kNothingWrong && outcome.end != SeedEnd::kCheckFailed) {
+      std::fprintf(stderr, "cluster_sim: seed %llu %s; to see it again: cluster_sim --seed %llu --nodes %u\n",
+                   static_cast<unsigned long long>(seed),
+                   outcome.end == SeedEnd::kEndless ? "runs on without end" : "crashed",
+                   static_cast<unsigned long long>(seed), sim.nodes);
+    }
     ++seeds_;
     simulated_ms_ += outcome.simulated_ms;
     add(counts_, outcome.counts);
@@ -199,7 +151,7 @@ class Runner {
 
   void run_for_ci(std::uint64_t seed) {
     if (failed_) return;
-    const Outcome first = run_one(seed);
+    const SeedOutcome first = run_one(seed);
     if (seed > 2 || failed_) return;
     if (run_one(seed).trace_hash == first.trace_hash) return;
     std::fprintf(stderr, "cluster_sim: seed %llu does not do the same twice\n", static_cast<unsigned long long>(seed));
@@ -250,21 +202,18 @@ class Runner {
 };
 
 std::optional<Options> parse(int argc, char** argv) {
-  static constexpr std::array kOptions{option{"seed", required_argument, nullptr, 's'},
-                                       option{"first", required_argument, nullptr, 'f'},
-                                       option{"count", required_argument, nullptr, 'c'},
-                                       option{"minutes", required_argument, nullptr, 'm'},
-                                       option{"nodes", required_argument, nullptr, 'n'},
-                                       option{"seconds", required_argument, nullptr, 't'},
-                                       option{"no-faults", no_argument, nullptr, 'x'},
-                                       option{"ci", no_argument, nullptr, 'i'},
-                                       option{"quiet", no_argument, nullptr, 'q'},
-                                       option{"help", no_argument, nullptr, 'h'},
-                                       option{nullptr, 0, nullptr, 0}};
+  static constexpr std::array kOptions{
+      option{"seed", required_argument, nullptr, 's'},  option{"first", required_argument, nullptr, 'f'},
+      option{"count", required_argument, nullptr, 'c'}, option{"minutes", required_argument, nullptr, 'm'},
+      option{"nodes", required_argument, nullptr, 'n'}, option{"seconds", required_argument, nullptr, 't'},
+      option{"no-faults", no_argument, nullptr, 'x'},   option{"ci", no_argument, nullptr, 'i'},
+      option{"quiet", no_argument, nullptr, 'q'},       option{"profile", required_argument, nullptr, 'p'},
+      option{"plant", required_argument, nullptr, 'l'}, option{"prove-planted", no_argument, nullptr, 'v'},
+      option{"help", no_argument, nullptr, 'h'},        option{nullptr, 0, nullptr, 0}};
   Options options;
   for (int c = 0; (c = getopt_long(argc, argv, "", kOptions.data(), nullptr)) != -1;) {
     std::uint64_t number = 0;
-    if (optarg != nullptr) {
+    if (optarg != nullptr && c != 'p' && c != 'l') {
       char* end = nullptr;
       number = std::strtoull(optarg, &end, 10);
       if (*optarg == '\0' || *end != '\0') return std::nullopt;
@@ -275,9 +224,11 @@ std::optional<Options> parse(int argc, char** argv) {
         break;
       case 'f':
         options.first = number;
+        options.first_given = true;
         break;
       case 'c':
         options.count = number;
+        options.count_given = true;
         break;
       case 'm':
         options.minutes = number;
@@ -298,6 +249,16 @@ std::optional<Options> parse(int argc, char** argv) {
       case 'q':
         options.quiet = true;
         break;
+      case 'p':
+        options.profile = find_profile(optarg);
+        if (options.profile == nullptr) return std::nullopt;
+        break;
+      case 'l':
+        options.plant = optarg;
+        break;
+      case 'v':
+        options.prove_planted = true;
+        break;
       case 'h':
         std::fputs(kUsage, stdout);
         std::exit(0);
@@ -306,7 +267,31 @@ std::optional<Options> parse(int argc, char** argv) {
     }
   }
   if (optind != argc) return std::nullopt;
+  if (options.prove_planted && !options.plant.empty()) return std::nullopt;
   return options;
+}
+
+int run_planted(const Options& options) {
+  if (options.plant == "list") {
+    list_planted();
+    return 0;
+  }
+  const PlantedCase* planted = find_planted(options.plant);
+  if (!options.prove_planted && planted == nullptr) {
+    std::fputs("cluster_sim: there is no such fault; see cluster_sim --plant list\n", stderr);
+    return 2;
+  }
+  if (!kPlantedFaultsBuiltIn) {
+    std::fputs("cluster_sim: built without CAWFS_PLANTED_FAULTS: no fault can be planted\n", stderr);
+    return 2;
+  }
+  if (options.prove_planted) return prove_all();
+  ProofRange range;
+  range.seed = options.seed;
+  if (options.first_given) range.first = options.first;
+  if (options.count_given) range.count = options.count;
+  range.all = options.count_given;
+  return prove_one(*planted, range);
 }
 
 }  // namespace
@@ -318,5 +303,6 @@ int main(int argc, char** argv) {
     std::fputs("cluster_sim: wrong usage; see cluster_sim --help\n", stderr);
     return 2;
   }
+  if (options->prove_planted || !options->plant.empty()) return cawfs::sim::run_planted(*options);
   return cawfs::sim::Runner(*options).run();
 }

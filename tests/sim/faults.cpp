@@ -13,12 +13,15 @@ namespace {
 using Kind = SimulatedRequest::Kind;
 
 constexpr Duration kTick = 10ms;
-constexpr Duration kLongestQuiet = 1500ms;  // between two strikes
 // The dead-time is 2 s, the self-lease 1 s.
 constexpr Duration kShortest = 300ms;
 constexpr Duration kShorterThanDeadTime = 1800ms;
 constexpr Duration kLongerThanDeadTime = 2500ms;
 constexpr Duration kLongest = 6s;
+constexpr Duration kNearDeadTimeLeast = 2s;
+constexpr Duration kNearDeadTimeMost = 3200ms;
+constexpr Duration kLateLeast = 3s;  // heartbeats are answered late for so long before the cut
+constexpr Duration kLateMost = 5s;
 constexpr std::uint64_t kRequestsToCrash = 300;
 
 Duration between(Random& random, Duration least, Duration most) {
@@ -28,6 +31,7 @@ Duration between(Random& random, Duration least, Duration most) {
 }  // namespace
 
 FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& options) {
+  if (options.profile != nullptr) return options.profile->rates;
   FaultRates rates;
   if (!options.faults) return rates;
   const auto perhaps = [&random] { return random.one_in(2); };
@@ -50,13 +54,13 @@ FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& op
 Task<void> Simulation::direct() {
   outside_ = lun_.connect(director_, "outside");
   const Time end = director_.now() + options_.busy_time;
-  Time next = director_.now() + between(random_, 100ms, kLongestQuiet);
+  Time next = director_.now() + between(random_, 100ms, rates_.longest_quiet);
   while (director_.now() < end) {
     co_await director_.sleep(kTick);
     end_planned(director_.now());
     mount_again();
     if (director_.now() < next) continue;
-    next = director_.now() + between(random_, 50ms, kLongestQuiet);
+    next = director_.now() + between(random_, 50ms, rates_.longest_quiet);
     strike();
     if (rates_.resets && random_.one_in(6)) co_await reset_lun();
   }
@@ -75,6 +79,15 @@ Task<void> Simulation::direct() {
 void Simulation::strike() {
   const std::size_t index = random_.below(hosts_.size());
   Host& host = hosts_[index];
+  if (rates_.outages) {
+    const bool all_up = std::ranges::all_of(hosts_, [](const Host& one) { return one.life && one.life->up; });
+    if (!all_up) return;
+    outage_at_flush_ = random_.one_in(2);
+    if (!outage_at_flush_) everything_loses_power();
+    return;
+  }
+  if (rates_.late_heartbeats) return answer_heartbeats_late(index);
+  if (rates_.restarts && random_.one_in(3)) return target_loses_power();
   const std::uint64_t choice = random_.below(12);
   if (choice == 0 && rates_.power_cuts) return cut_power();
   if (!host.life || host.life->ended) return;
@@ -101,17 +114,21 @@ void Simulation::crash(Host& host) {
   const auto index = static_cast<std::size_t>(&host - hosts_.data());
   std::erase_if(resumes_, [&](const Planned& planned) { return planned.host == index; });
   bury(host);
-  host.back_at = loop_.now() + between(random_, 100ms, kLongest);
+  host.back_at = loop_.now() + between(random_, 100ms, rates_.longest_absence);
   if (random_.one_in(2)) ++host.boot;  // the host, not only the daemon
+}
+
+Duration Simulation::quiet_time(bool beyond) {
+  if (rates_.near_dead_time) return between(random_, kNearDeadTimeLeast, kNearDeadTimeMost);
+  return beyond ? between(random_, kLongerThanDeadTime, kLongest) : between(random_, kShortest, kShorterThanDeadTime);
 }
 
 void Simulation::pause(std::size_t index) {
   Host& host = hosts_[index];
-  if (host.paused) return;
-  const bool beyond = random_.one_in(2);
+  if (host.paused || (rates_.one_at_a_time && std::ranges::any_of(hosts_, &Host::paused))) return;
+  const bool beyond = rates_.one_at_a_time || random_.one_in(2);
   ++counts_[beyond ? "fault: pause longer than the dead-time" : "fault: pause shorter than the dead-time"];
-  const Duration length =
-      beyond ? between(random_, kLongerThanDeadTime, kLongest) : between(random_, kShortest, kShorterThanDeadTime);
+  const Duration length = quiet_time(beyond);
   host.paused = true;
   host.life->node.log().note("--- stands still");
   loop_.pause(host.life->node.executor());
@@ -121,11 +138,10 @@ void Simulation::pause(std::size_t index) {
 
 void Simulation::cut_path(std::size_t index) {
   Host& host = hosts_[index];
-  if (host.cut) return;
-  const bool beyond = random_.one_in(2);
+  if (host.cut || (rates_.one_at_a_time && std::ranges::any_of(hosts_, &Host::cut))) return;
+  const bool beyond = rates_.one_at_a_time || random_.one_in(2);
   ++counts_[beyond ? "fault: path cut longer than the dead-time" : "fault: path cut shorter than the dead-time"];
-  const Duration length =
-      beyond ? between(random_, kLongerThanDeadTime, kLongest) : between(random_, kShortest, kShorterThanDeadTime);
+  const Duration length = quiet_time(beyond);
   host.cut = true;
   host.life->node.log().note("--- its path is cut");
   lun_.cut_path(host.name);
@@ -147,12 +163,28 @@ void Simulation::cut_power() {
     if (!power_cut_at_flush_) target_loses_power();
     return;
   }
+  everything_loses_power();
+}
+
+void Simulation::everything_loses_power() {
   ++counts_["fault: everything loses power"];
   for (Host& host : hosts_) {
     if (host.life && !host.life->ended) crash(host);
   }
   lun_.power_cut();
   disturb_all();
+}
+
+// The last of them reach the target, but the node hears of that late; by then its path is cut.
+void Simulation::answer_heartbeats_late(std::size_t index) {
+  Host& host = hosts_[index];
+  const bool others = std::ranges::any_of(hosts_, [](const Host& one) { return one.late || one.cut; });
+  if (!host.life || !host.life->up || others) return;
+  ++counts_["fault: heartbeats answered late"];
+  host.late = true;
+  host.life->node.log().note("--- its heartbeats are answered late");
+  watch_->disturbed(host.name);
+  late_cuts_.push_back({loop_.now() + between(random_, kLateLeast, kLateMost), index});
 }
 
 void Simulation::target_loses_power() {
@@ -174,6 +206,16 @@ void Simulation::disturb_all() {
 }
 
 void Simulation::end_planned(Time until) {
+  std::erase_if(late_cuts_, [&](const Planned& planned) {
+    if (planned.when > until) return false;
+    Host& host = hosts_[planned.host];
+    if (healed_ || !host.life || host.life->ended) {
+      host.late = false;
+    } else {
+      cut_path(planned.host);
+    }
+    return true;
+  });
   std::erase_if(resumes_, [&](const Planned& planned) {
     if (planned.when > until) return false;
     Host& host = hosts_[planned.host];
@@ -187,6 +229,7 @@ void Simulation::end_planned(Time until) {
     if (planned.when > until) return false;
     Host& host = hosts_[planned.host];
     host.cut = false;
+    host.late = false;
     watch_->disturbed(host.name);
     if (host.life) host.life->node.log().note("--- its path is back");
     lun_.heal_path(host.name);
@@ -217,6 +260,14 @@ SimulatedFate Simulation::fate_of(const SimulatedRequest& request) {
     target_loses_power();
     return SimulatedFate::kRun;  // it has ended
   }
+  if (request.kind == Kind::kFlush && std::exchange(outage_at_flush_, false)) {
+    everything_loses_power();
+    return SimulatedFate::kRun;
+  }
+  const std::uint64_t first_beat = geometry_.heartbeat_offset(SlotNo{0});
+  const bool beat = request.kind == Kind::kWrite && request.offset >= first_beat &&
+                    request.offset < first_beat + std::uint64_t{geometry_.slots} * kBlockSize;
+  if (beat && found->late) return SimulatedFate::kLateReply;
   const bool caw = request.kind == Kind::kCaw;
   const bool lock_of_group = caw && request.offset >= geometry_.first_group.offset_bytes();
   if (lock_of_group && rates_.medium_caws != 0 && later_random_.one_in(rates_.medium_caws)) {

@@ -155,7 +155,7 @@ void LunWatch::slot_changed(SlotNo slot, const SlotRecord& before, const SlotRec
   count_states(before, after);
   const NodeId node{slot, Incarnation{after.incarnation.value()}};
   const auto state = static_cast<SlotState>(after.state);
-  const auto& name = after.initiator_name;
+  const auto& name = after.host_name;  // and its nexus
   if (state == SlotState::kActive && !nodes_.contains(node)) {
     const std::string nexus(name.data(), strnlen(name.data(), name.size()));
     nodes_[node] = {nexus, current_[nexus], caws_};

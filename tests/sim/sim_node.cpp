@@ -73,6 +73,7 @@ Task<Result<>> SimNode::join(const format::Superblock& superblock) {
   }
   options.member.boot_id[0] = boot_;
   options.member.host_lock = true;
+  options.member.no_aptpl = no_aptpl_;
   options.member.dead_time = std::chrono::milliseconds(superblock.dead_time_ms.value());
   cluster_ = std::make_unique<Cluster>(*raw_, executor_, random_, log_, geometry_, options);
   recovery_ = std::make_unique<JournalRecovery>(ReplayParts{executor_, cluster_->device(), geometry_, random_, log_});

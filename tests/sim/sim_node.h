@@ -44,6 +44,9 @@ class SimNode final : private MembershipObserver {
           std::uint64_t seed);
   ~SimNode() override;
 
+  // Before start(): a target that forgets registrations with its power will do.
+  void accept_no_aptpl() { no_aptpl_ = true; }
+
   // Errors: of the join, the journal, the file system. stop() in any case.
   Task<Result<>> start();
   // No client uses it any more.
@@ -74,6 +77,7 @@ class SimNode final : private MembershipObserver {
   SeededRandom random_;
   SimLog log_;
   std::unique_ptr<BlockDevice> raw_;
+  bool no_aptpl_ = false;
   bool crashed_ = false;
   bool observing_ = false;
   std::size_t lapses_ = 0;

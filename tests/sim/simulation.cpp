@@ -25,18 +25,23 @@ std::string text_of(const Error& error) {
 }  // namespace
 
 Simulation::Life::Life(Simulation& sim, Run number, const Host& host, std::uint64_t seed)
-    : run(number), node(sim.loop_, sim.lun_, host.name, host.boot, host.clock_percent, seed), tasks(node.executor()) {}
+    : run(number), node(sim.loop_, sim.lun_, host.name, host.boot, host.clock_percent, seed), tasks(node.executor()) {
+  const Profile* profile = sim.options_.profile;
+  if (profile != nullptr && profile->forgets_power) node.accept_no_aptpl();
+}
 
 Simulation::Simulation(SimulationOptions options)
     : options_(options),
       random_(options.seed),
       later_random_(~options.seed),
       rates_(choose_faults(random_, options)),
-      lun_(loop_.clock(), random_, lun_options(random_, rates_)),
+      lun_(loop_.clock(), random_, lun_options(random_, rates_, options.profile)),
       director_(loop_.add_executor()),
       director_tasks_(director_) {
   workload_.medium_errors = rates_.medium_caws != 0;
+  if (options.profile != nullptr) workload_.mix = options.profile->mix;
   format();
+  if (rates_.only_writes_stall) lun_.stall_writes_from(geometry_.first_group.offset_bytes());
   watch_ = std::make_unique<LunWatch>(loop_, lun_, geometry_);
   watch_->judge_fences(rates_.stalls == 0);
   watch_->on_fenced([this](Run run) { workload_.history.fenced(run); });
@@ -49,14 +54,16 @@ Simulation::Simulation(SimulationOptions options)
   }
 }
 
-SimulatedLunOptions Simulation::lun_options(Random& random, const FaultRates& rates) {
+SimulatedLunOptions Simulation::lun_options(Random& random, const FaultRates& rates, const Profile* profile) {
   SimulatedLunOptions options;
-  options.size_bytes = kLunBytes;
+  options.size_bytes = profile != nullptr ? profile->lun_bytes : kLunBytes;
   options.logical_block = random.one_in(2) ? 512 : 4096;
+  if (profile != nullptr && profile->logical_block != 0) options.logical_block = profile->logical_block;
   options.volatile_cache = !random.one_in(4);
-  options.sessions = true;
+  options.sessions = profile == nullptr || profile->sessions;
   options.stall_one_in = rates.stalls;
-  options.stall_max = 800ms;
+  options.stall_max = rates.longest_stall;
+  options.persist_reservations = profile == nullptr || !profile->forgets_power;
   options.straggler_max = 1s;
   return options;
 }
@@ -207,6 +214,7 @@ std::optional<std::string> Simulation::run_all() {
   if (!run_to(kPatience, [this] { return hosts_[0].life->ended; })) return failure("the last mount hangs");
   if (in_trouble()) return failure("");
   if (!watch_->all_clean()) return failure("a slot is left in use");
+  if (judges_caws() && lun_.caws_in_conflict() > 0) return failure("a COMPARE AND WRITE met a reservation conflict");
   if (auto found = fsck()) return failure("fsck: " + *found);
   if (auto wrong = workload_.history.check()) return failure("history: " + *wrong);
   return std::nullopt;
@@ -243,8 +251,9 @@ std::optional<std::string> Simulation::failure(const std::string& what) const {
   if (watch_->trouble()) text = *watch_->trouble();
   if (workload_.trouble) text = *workload_.trouble;
   if (start_error_) text = *start_error_;
-  text += fmt::format("\nat {:.4f}; to see it again: cluster_sim --seed {} --nodes {}\n",
-                      std::chrono::duration<double>(loop_.now().since_boot).count(), options_.seed, options_.nodes);
+  text += fmt::format("\nat {:.4f}; to see it again: cluster_sim --seed {} --nodes {}{}\n",
+                      std::chrono::duration<double>(loop_.now().since_boot).count(), options_.seed, options_.nodes,
+                      options_.profile ? fmt::format(" --profile {}", options_.profile->name) : std::string());
   text += hanging();
   std::multimap<std::string, std::string> lines;  // by time
   const auto take = [&](const Life& life) {

@@ -13,7 +13,9 @@
 #include "core/format/geometry.h"
 #include "core/runtime/virtual_loop.h"
 #include "tests/sim/counts.h"
+#include "tests/sim/fault_rates.h"
 #include "tests/sim/lun_watch.h"
+#include "tests/sim/profile.h"
 #include "tests/sim/sim_node.h"
 #include "tests/sim/workload.h"
 
@@ -24,6 +26,7 @@ struct SimulationOptions {
   unsigned nodes = 2;
   Duration busy_time = std::chrono::seconds(20);  // simulated; then everything is healed
   bool faults = true;
+  const Profile* profile = nullptr;  // null: the seed chooses the faults
 };
 
 struct SimulationResult {
@@ -31,23 +34,6 @@ struct SimulationResult {
   std::uint64_t trace_hash = 0;
   Duration simulated{};
   Counts counts;
-};
-
-// Which faults strike, chosen by the seed: one with few of them gets further between two.
-struct FaultRates {
-  bool crashes = false;
-  bool pauses = false;
-  bool cut_paths = false;
-  bool resets = false;      // LUN resets from outside
-  bool power_cuts = false;  // of the whole cluster, or of the target alone
-  bool unmounts = false;    // and mounts again
-  // One command in so many (0: none) is lost, and in another the reply.
-  std::uint64_t lost_caws = 0;
-  std::uint64_t lost_others = 0;
-  std::uint64_t medium_caws = 0;  // of lock blocks in groups: one in so many is not executed, a medium error
-  std::uint64_t odd_caws = 0;     // one CAW in so many miscompares with what it has written, or with nothing
-  bool clock_drift = false;       // of up to a tenth
-  std::uint32_t stalls = 0;
 };
 
 class Simulation {
@@ -76,6 +62,7 @@ class Simulation {
     Time back_at;  // when it is mounted again, if it is down
     bool paused = false;
     bool cut = false;
+    bool late = false;                    // its heartbeats are answered late
     std::uint64_t requests_to_crash = 0;  // 0: does not crash
   };
   struct Planned {  // the end of a pause or of a cut
@@ -84,7 +71,7 @@ class Simulation {
   };
 
   static FaultRates choose_faults(Random& random, const SimulationOptions& options);
-  static SimulatedLunOptions lun_options(Random& random, const FaultRates& rates);
+  static SimulatedLunOptions lun_options(Random& random, const FaultRates& rates, const Profile* profile);
   static std::vector<std::unique_ptr<Life>>& graveyard();
   void format();
 
@@ -97,6 +84,11 @@ class Simulation {
   // What injected medium errors explain.
   bool may_be(const Error& error) const { return error == Errc::kMedium && workload_.medium_errors; }
 
+  // No COMPARE AND WRITE may be refused (docs/design.md). That rests on sessions, and on registrations that last.
+  bool judges_caws() const {
+    return options_.profile == nullptr || (options_.profile->sessions && !options_.profile->forgets_power);
+  }
+
   // faults.cpp
   Task<void> direct();
   void strike();
@@ -105,6 +97,9 @@ class Simulation {
   void cut_path(std::size_t host);
   void unmount(Host& host);
   void cut_power();
+  void everything_loses_power();
+  void answer_heartbeats_late(std::size_t host);
+  Duration quiet_time(bool beyond);
   void target_loses_power();
   Task<void> reset_lun();
   void end_planned(Time until);
@@ -135,12 +130,14 @@ class Simulation {
   std::vector<Host> hosts_;
   std::vector<Planned> resumes_;
   std::vector<Planned> heals_;
-  std::size_t buried_ = 0;  // of this simulation, at the graveyard's end
+  std::vector<Planned> late_cuts_;  // of those whose heartbeats are answered late
+  std::size_t buried_ = 0;          // of this simulation, at the graveyard's end
   Run last_run_ = 0;
   bool prepared_ = false;
   bool power_cut_at_flush_ = false;  // the next one
-  bool healed_ = false;              // faults have ended
-  bool last_mount_ = false;          // the one that reads everything
+  bool outage_at_flush_ = false;
+  bool healed_ = false;      // faults have ended
+  bool last_mount_ = false;  // the one that reads everything
   std::optional<std::string> start_error_;
   std::unique_ptr<BlockDevice> outside_;
   TaskGroup director_tasks_;

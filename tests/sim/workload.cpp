@@ -9,6 +9,10 @@ namespace {
 
 constexpr Duration kThink = std::chrono::milliseconds(12);
 
+// Of a hundred choices of what to do next, those about files come first.
+constexpr std::uint64_t kChoicesOfFiles = 57;
+constexpr std::uint64_t kReadsOfAWrite = 40;
+
 struct FileKind {
   const char* name;
   std::uint64_t cell_bytes;
@@ -17,6 +21,9 @@ struct FileKind {
 // In the inode; across blocks; whole blocks, also direct; many blocks.
 constexpr std::array kFiles{FileKind{"inline", 96, 12}, FileKind{"odd", 2504, 10}, FileKind{"blocks", 4096, 8},
                             FileKind{"large", 40'000, 5}};
+
+// With Mix::kTrees, for what a tree has freed.
+constexpr FileKind kWide{"wide", 256 << 10, 3};
 
 ObjectKey key_of(const Attributes& attributes) {
   return {attributes.inode, attributes.generation};
@@ -31,6 +38,14 @@ Task<Result<>> prepare(FileSystem& fs, Workload& workload) {
     auto made = co_await fs.create(fs.root(), kind.name, file, true);
     if (!made) co_return fail(made.error());
     workload.files.push_back({key_of(*made), kind.cell_bytes, kind.cells});
+  }
+  if (workload.mix == Mix::kTrees) {
+    auto wide = co_await fs.create(fs.root(), kWide.name, file, true);
+    if (!wide) co_return fail(wide.error());
+    workload.files.push_back({key_of(*wide), kWide.cell_bytes, kWide.cells});
+    auto tree = co_await fs.create(fs.root(), "tree", file, true);
+    if (!tree) co_return fail(tree.error());
+    workload.tree = key_of(*tree);
   }
   for (const char* name : {"log", "journal"}) {
     auto made = co_await fs.create(fs.root(), name, file, true);
@@ -96,7 +111,54 @@ Task<void> Client::run() {
 
 Task<void> Client::step() {
   const std::uint64_t choice = random_.below(100);
-  return choice < 57 ? use_file(choice) : use_name(choice);
+  switch (workload_.mix) {
+    case Mix::kAll:
+      return choice < kChoicesOfFiles ? use_file(choice) : use_name(choice);
+    case Mix::kNames:
+      return use_name(kChoicesOfFiles + random_.below(100 - kChoicesOfFiles));
+    case Mix::kSyncs:
+      return write_and_sync();
+    case Mix::kHot:
+      return use_hot_file();
+    case Mix::kTrees:
+      return use_tree();
+  }
+  std::unreachable();
+}
+
+Task<void> Client::write_and_sync() {
+  const CellFile& file = workload_.files[random_.below(workload_.files.size())];
+  co_await write_cell(file);
+  if (random_.one_in(4)) {
+    co_await read_cells(file, 0, file.cells);
+  } else if (!failed_) {
+    co_await sync_object(file.key);
+  }
+}
+
+Task<void> Client::use_hot_file() {
+  const CellFile& file = workload_.files.front();
+  if (!knows_hot_file_) {
+    // As the kernel would: from then on reading it needs its own lock only.
+    auto found = co_await fs_.lookup(fs_.root(), kFiles.front().name);
+    if (!found) co_return;
+    knows_hot_file_ = true;
+  }
+  if (random_.one_in(kReadsOfAWrite)) {
+    co_await write_cell(file);
+  } else {
+    co_await read_cells(file, 0, file.cells);
+  }
+}
+
+Task<void> Client::use_tree() {
+  const CellFile file = workload_.files[workload_.files.size() - 1 - random_.below(3)];
+  co_await grow_tree();
+  if (!failed_) co_await truncate(file);
+  if (!failed_) co_await cut_tree();
+  for (std::uint64_t i = 0; i < file.cells && !failed_; ++i) co_await write_cell(file);
+  if (!failed_) co_await sync_object(file.key);
+  if (!failed_) co_await read_cells(file, 0, file.cells);
 }
 
 Task<void> Client::use_file(std::uint64_t choice) {

@@ -27,6 +27,15 @@ struct CellFile {
   std::uint64_t cells = 0;
 };
 
+// What the clients do most of the time.
+enum class Mix : std::uint8_t {
+  kAll,    // everything
+  kNames,  // names only
+  kSyncs,  // small writes, most of them followed by fsync
+  kHot,    // all read one small file, which is written now and then
+  kTrees,  // files whose extents need a tree, which they lose again; and whole blocks in what that frees
+};
+
 // Shared by all clients of all nodes.
 struct Workload {
   History history;
@@ -35,12 +44,14 @@ struct Workload {
   std::map<ObjectKey, std::uint64_t> log_bytes;  // as far as appends have been answered
   std::vector<ObjectKey> directories;
   ObjectKey links;
+  ObjectKey tree;  // with Mix::kTrees
   Value last_tag = 0;
   std::uint64_t last_name = 0;
   bool stopping = false;
   Counts counts;
   std::optional<std::string> trouble;
   bool medium_errors = false;  // are injected
+  Mix mix = Mix::kAll;
 
   void complain(std::string what) {
     if (!trouble) trouble = std::move(what);
@@ -79,6 +90,9 @@ class Client {
   Task<void> step();
   Task<void> use_file(std::uint64_t choice);
   Task<void> use_name(std::uint64_t choice);
+  Task<void> write_and_sync();
+  Task<void> use_hot_file();
+  Task<void> use_tree();
   void begin(const char* doing);
   // What an operation found is shown to nobody before it is known that the lease stood: as the mount answers the
   // kernel.
@@ -101,6 +115,8 @@ class Client {
   Task<void> sync_all();
   Task<void> append(ObjectKey log);
   Task<void> read_log(ObjectKey log);
+  Task<void> grow_tree();
+  Task<void> cut_tree();
 
   // client_names.cpp
   Task<std::optional<Place>> enter();
@@ -125,6 +141,7 @@ class Client {
   SeededRandom random_;
   bool stopping_ = false;
   bool failed_ = false;
+  bool knows_hot_file_ = false;
   const char* doing_ = "nothing";
   Time since_;
 };
