@@ -322,6 +322,10 @@ RegisteredKeys SimulatedLun::registered_keys() const {
   return target_->registered_keys();
 }
 
+bool SimulatedLun::is_reserved() const {
+  return target_->is_reserved();
+}
+
 void SimulatedLun::poke(std::uint64_t offset, std::span<const std::byte> data) {
   target_->medium().write(offset, data, true);
 }

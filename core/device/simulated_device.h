@@ -116,6 +116,7 @@ class SimulatedLun {
   void peek(std::uint64_t offset, std::span<std::byte> out) const;
   void poke(std::uint64_t offset, std::span<const std::byte> data);
   RegisteredKeys registered_keys() const;
+  bool is_reserved() const;
 
  private:
   std::shared_ptr<SimulatedTarget> target_;

@@ -336,6 +336,11 @@ RegisteredKeys SimulatedTarget::registered_keys() {
   return reservations_.read_keys();
 }
 
+bool SimulatedTarget::is_reserved() {
+  advance();
+  return reservations_.read_reservation().type != ReservationType::kNone;
+}
+
 SimulatedMedium& SimulatedTarget::medium() {
   advance();
   return medium_;

@@ -78,6 +78,7 @@ class SimulatedTarget {
   std::uint64_t executed(Kind kind);
   SimulatedMedium& medium();
   RegisteredKeys registered_keys();
+  bool is_reserved();
 
  private:
   struct Nexus {

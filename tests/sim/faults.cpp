@@ -22,6 +22,7 @@ constexpr Duration kNearDeadTimeLeast = 2s;
 constexpr Duration kNearDeadTimeMost = 3200ms;
 constexpr Duration kLateLeast = 3s;  // heartbeats are answered late for so long before the cut
 constexpr Duration kLateMost = 5s;
+constexpr Duration kUnreservedAtMost = 2s;
 constexpr std::uint64_t kRequestsToCrash = 300;
 
 Duration between(Random& random, Duration least, Duration most) {
@@ -59,6 +60,7 @@ Task<void> Simulation::direct() {
     co_await director_.sleep(kTick);
     end_planned(director_.now());
     mount_again();
+    look_at_reservation();
     if (director_.now() < next) continue;
     next = director_.now() + between(random_, 50ms, rates_.longest_quiet);
     strike();
@@ -77,7 +79,7 @@ Task<void> Simulation::direct() {
 }
 
 void Simulation::strike() {
-  const std::size_t index = random_.below(hosts_.size());
+  const std::size_t index = random_.below(rates_.only_first ? 1 : hosts_.size());
   Host& host = hosts_[index];
   if (rates_.outages) {
     const bool all_up = std::ranges::all_of(hosts_, [](const Host& one) { return one.life && one.life->up; });
@@ -175,13 +177,15 @@ void Simulation::everything_loses_power() {
   disturb_all();
 }
 
-// The last of them reach the target, but the node hears of that late; by then its path is cut.
+// They reach the target, but the node hears of each later than its lease is long. When it has its lease back all the
+// same, or after a while, its path is cut.
 void Simulation::answer_heartbeats_late(std::size_t index) {
   Host& host = hosts_[index];
   const bool others = std::ranges::any_of(hosts_, [](const Host& one) { return one.late || one.cut; });
   if (!host.life || !host.life->up || others) return;
   ++counts_["fault: heartbeats answered late"];
   host.late = true;
+  host.returns_before = host.life->node.lease_returns();
   host.life->node.log().note("--- its heartbeats are answered late");
   watch_->disturbed(host.name);
   late_cuts_.push_back({loop_.now() + between(random_, kLateLeast, kLateMost), index});
@@ -207,8 +211,9 @@ void Simulation::disturb_all() {
 
 void Simulation::end_planned(Time until) {
   std::erase_if(late_cuts_, [&](const Planned& planned) {
-    if (planned.when > until) return false;
     Host& host = hosts_[planned.host];
+    const bool has_lease = host.life && host.life->node.lease_returns() > host.returns_before;
+    if (planned.when > until && !has_lease) return false;
     if (healed_ || !host.life || host.life->ended) {
       host.late = false;
     } else {
@@ -235,6 +240,19 @@ void Simulation::end_planned(Time until) {
     lun_.heal_path(host.name);
     return true;
   });
+}
+
+// Without it a fenced node could write.
+void Simulation::look_at_reservation() {
+  const bool could =
+      std::ranges::any_of(hosts_, [](const Host& one) { return one.life && one.life->up && !one.paused && !one.cut; });
+  if (lun_.is_reserved() || !could) {
+    unreserved_since_.reset();
+  } else if (!unreserved_since_) {
+    unreserved_since_ = loop_.now();
+  } else if (loop_.now() - *unreserved_since_ > kUnreservedAtMost) {
+    workload_.complain("nobody makes the reservation again");
+  }
 }
 
 void Simulation::mount_again() {

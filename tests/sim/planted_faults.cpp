@@ -93,6 +93,16 @@ constexpr std::array kCases{
                 .name = "openers-ignored",
                 .what = "an orphan is freed while another node has it open",
                 .profile = "names"},
+    PlantedCase{.fault = PlantedFault::kLeaseFromCompletion,
+                .name = "lease-from-completion",
+                .what = "the self-lease counts from a heartbeat's answer, not from when it was issued",
+                .profile = "late-readers",
+                .seconds = 30,
+                .seeds = 12},
+    PlantedCase{.fault = PlantedFault::kReservationNotMadeAgain,
+                .name = "reservation-not-made-again",
+                .what = "nobody makes the reservation again when the target has forgotten it",
+                .profile = "forgets"},
 };
 
 }  // namespace

@@ -63,6 +63,7 @@ class SimNode final : private MembershipObserver {
   bool withdrawn() const { return cluster_ && cluster_->membership().withdrawn(); }
   bool crashed() const { return crashed_; }
   std::size_t lapses() const { return lapses_; }
+  std::size_t lease_returns() const { return lease_returns_; }
 
  private:
   Task<Result<>> join(const format::Superblock& superblock);
@@ -70,6 +71,7 @@ class SimNode final : private MembershipObserver {
   void slot_changed(SlotNo slot, format::SlotState from, format::SlotState to, Incarnation incarnation) override;
   void withdrawn(Error reason) override;
   void lease_lapsed() override { ++lapses_; }
+  void lease_returned() override { ++lease_returns_; }
 
   std::string name_;
   std::uint8_t boot_;
@@ -81,6 +83,7 @@ class SimNode final : private MembershipObserver {
   bool crashed_ = false;
   bool observing_ = false;
   std::size_t lapses_ = 0;
+  std::size_t lease_returns_ = 0;
 
   Geometry geometry_;
   std::unique_ptr<Cluster> cluster_;

@@ -127,6 +127,7 @@ Task<void> Simulation::work(Life& life) {
     if (!done) workload_.complain("prepare: " + text_of(done.error()));
     prepared_ = true;
   }
+  if (workload_.mix == Mix::kHot && life.node.name() == hosts_[0].name) workload_.readers.insert(life.run);
   TaskGroup group(life.node.executor());
   for (unsigned i = 0; i < kClients; ++i) {
     life.clients.push_back(std::make_unique<Client>(workload_, life.node.fs(), life.node.executor(), life.run,

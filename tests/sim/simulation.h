@@ -62,6 +62,7 @@ class Simulation {
     Time back_at;  // when it is mounted again, if it is down
     bool paused = false;
     bool cut = false;
+    std::size_t returns_before = 0;       // of its lease, when its heartbeats became late
     bool late = false;                    // its heartbeats are answered late
     std::uint64_t requests_to_crash = 0;  // 0: does not crash
   };
@@ -103,6 +104,7 @@ class Simulation {
   void target_loses_power();
   Task<void> reset_lun();
   void end_planned(Time until);
+  void look_at_reservation();
   void mount_again();
   void disturb_all();
   SimulatedFate fate_of(const SimulatedRequest& request);
@@ -136,8 +138,9 @@ class Simulation {
   bool prepared_ = false;
   bool power_cut_at_flush_ = false;  // the next one
   bool outage_at_flush_ = false;
-  bool healed_ = false;      // faults have ended
-  bool last_mount_ = false;  // the one that reads everything
+  std::optional<Time> unreserved_since_;  // and some node could have changed that
+  bool healed_ = false;                   // faults have ended
+  bool last_mount_ = false;               // the one that reads everything
   std::optional<std::string> start_error_;
   std::unique_ptr<BlockDevice> outside_;
   TaskGroup director_tasks_;

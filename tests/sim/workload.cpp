@@ -11,7 +11,7 @@ constexpr Duration kThink = std::chrono::milliseconds(12);
 
 // Of a hundred choices of what to do next, those about files come first.
 constexpr std::uint64_t kChoicesOfFiles = 57;
-constexpr std::uint64_t kReadsOfAWrite = 40;
+constexpr std::uint64_t kReadsOfAWrite = 250;
 
 struct FileKind {
   const char* name;
@@ -144,7 +144,7 @@ Task<void> Client::use_hot_file() {
     if (!found) co_return;
     knows_hot_file_ = true;
   }
-  if (random_.one_in(kReadsOfAWrite)) {
+  if (!workload_.readers.contains(run_) && random_.one_in(kReadsOfAWrite)) {
     co_await write_cell(file);
   } else {
     co_await read_cells(file, 0, file.cells);

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ enum class Mix : std::uint8_t {
   kAll,    // everything
   kNames,  // names only
   kSyncs,  // small writes, most of them followed by fsync
-  kHot,    // all read one small file, which is written now and then
+  kHot,    // all read one small file, which others than the first host write now and then
   kTrees,  // files whose extents need a tree, which they lose again; and whole blocks in what that frees
 };
 
@@ -52,6 +53,7 @@ struct Workload {
   std::optional<std::string> trouble;
   bool medium_errors = false;  // are injected
   Mix mix = Mix::kAll;
+  std::set<Run> readers;  // with Mix::kHot: they do not write
 
   void complain(std::string what) {
     if (!trouble) trouble = std::move(what);
