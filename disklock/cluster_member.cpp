@@ -181,7 +181,7 @@ Task<Result<>> ClusterMember::regain(bool /*reset*/) {
 // A node that joins or leaves has no lease: for it key and slot, seen in this session, have to do.
 bool ClusterMember::may_compare_and_write() const {
   CAWFS_ASSERT(registered_);
-  return !settled_ || lease_valid() || planted(PlantedFault::kLeaseNotLookedAt);
+  return !settled_ || lease_valid();
 }
 
 void ClusterMember::withdraw(Error reason) {

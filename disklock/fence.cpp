@@ -34,7 +34,9 @@ Task<Result<Fence::Step>> Fence::attempt(const std::vector<FenceVictim>& victims
     device_.doubt();
     co_return Step::kAgain;
   }
-  for (const FenceVictim& victim : victims) co_await evict(victim);
+  for (const FenceVictim& victim : victims) {
+    if (!planted(PlantedFault::kNoEvictionBeforePreempt)) co_await evict(victim);
+  }
   for (const FenceVictim& victim : victims) {
     if (victim.key.value == 0) continue;
     Result<Step> preempted = co_await preempt(victim.key);

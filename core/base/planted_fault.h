@@ -15,10 +15,10 @@ enum class PlantedFault : std::uint8_t {
   // disklock
   kReplayWithoutFence,
   kNoResetAfterPreempt,
+  kNoEvictionBeforePreempt,
   kReservationNotMadeAgain,
   kLeaseFromCompletion,
   kLeaseTooLong,
-  kLeaseNotLookedAt,
   kLostReplyIsRun,
   kCachedSlotRecord,
   kRecoveringOwnersEntry,

@@ -302,8 +302,8 @@ std::uint64_t SimulatedLun::refused_caws() const {
   return target_->refused_caws();
 }
 
-std::uint64_t SimulatedLun::caws_in_conflict() const {
-  return target_->caws_in_conflict();
+std::uint64_t SimulatedLun::caws_not_admitted() const {
+  return target_->caws_not_admitted();
 }
 
 void SimulatedLun::stall_writes_from(std::uint64_t offset) {

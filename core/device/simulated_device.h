@@ -104,7 +104,7 @@ class SimulatedLun {
   // COMPARE AND WRITEs that were refused for a reservation or a unit attention, which on LIO breaks all that follow:
   // see BlockDevice::session().
   std::uint64_t refused_caws() const;
-  std::uint64_t caws_in_conflict() const;  // those refused for a reservation
+  std::uint64_t caws_not_admitted() const;  // those refused for a reservation, or because it has changed
 
   // Of SimulatedLunOptions::stall_one_in: from now on only plain writes stall, and only from `offset` on.
   void stall_writes_from(std::uint64_t offset);

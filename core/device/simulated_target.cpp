@@ -86,7 +86,8 @@ void SimulatedTarget::arrive(const Command& command) {
   command->answered = now() + latency;
   if (auto refused = refusal(*command)) {
     if (command->request.kind == Kind::kCaw && is_refusal(*refused)) ++refused_caws_;
-    if (command->request.kind == Kind::kCaw && *refused == Errc::kReservationConflict) ++caws_in_conflict_;
+    const bool by_reservation = *refused == Errc::kReservationConflict || *refused == Errc::kUnitAttentionReservations;
+    if (command->request.kind == Kind::kCaw && by_reservation) ++caws_not_admitted_;
     end(*command, failed(*refused, *command));
     return;
   }

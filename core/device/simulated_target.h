@@ -66,7 +66,7 @@ class SimulatedTarget {
   void hold(const std::string& nexus);
   void let_go(const std::string& nexus);
   std::uint64_t refused_caws() const { return refused_caws_; }
-  std::uint64_t caws_in_conflict() const { return caws_in_conflict_; }
+  std::uint64_t caws_not_admitted() const { return caws_not_admitted_; }
   void set_hook(std::function<SimulatedFate(const SimulatedRequest&)> hook) { hook_ = std::move(hook); }
   void set_observer(std::function<void(const SimulatedRequest&, const Result<>&)> observer) {
     observer_ = std::move(observer);
@@ -125,7 +125,7 @@ class SimulatedTarget {
   std::vector<Command> held_;
   std::optional<std::uint64_t> stall_from_;
   std::uint64_t refused_caws_ = 0;
-  std::uint64_t caws_in_conflict_ = 0;
+  std::uint64_t caws_not_admitted_ = 0;
   std::uint64_t sequence_ = 0;
   std::array<std::uint64_t, 8> executed_{};
   bool advancing_ = false;

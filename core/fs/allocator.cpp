@@ -272,8 +272,8 @@ Task<Result<>> Allocator::settle(GroupNo group) {
   return impl_->settle(group);
 }
 
-Task<void> Allocator::discards_ended() {
-  return impl_->discards_ended();
+Task<void> Allocator::unused() {
+  return impl_->unused();
 }
 
 void Allocator::abandon() {

@@ -102,7 +102,7 @@ class Allocator::Impl {
   void abandon();
   // The transaction that freed them has committed.
   void committed(const std::vector<std::pair<std::uint64_t, BlockRange>>& freed);
-  Task<void> discards_ended();
+  Task<void> unused();
 
   Executor& executor;
   BlockDevice& device;

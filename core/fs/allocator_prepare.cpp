@@ -258,6 +258,12 @@ Task<void> Allocator::Impl::unused(GroupNo number) {
   }
 }
 
+Task<void> Allocator::Impl::unused() {
+  co_await discards_.join();
+  const auto used = [](const auto& group) { return group.second->users > 0; };
+  while (std::ranges::any_of(groups, used)) co_await idle_.wait();
+}
+
 Task<Result<>> Allocator::Impl::settle(GroupNo number) {
   if (Group* group = find(number)) group->leaving = true;
   // Users without a hold: those that turn promises into blocks, and discards.

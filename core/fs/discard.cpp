@@ -58,8 +58,4 @@ Task<void> Allocator::Impl::discard_some(const std::vector<BlockRange>& ranges, 
   }
 }
 
-Task<void> Allocator::Impl::discards_ended() {
-  co_await discards_.join();
-}
-
 }  // namespace cawfs

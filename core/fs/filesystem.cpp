@@ -72,7 +72,7 @@ Task<Result<>> FileSystem::Impl::stop() {
       fs.messages.error("inode {}: no program was told of its loss", state->number.value);
   }
   fs.stop_io.request();
-  co_await fs.space.discards_ended();
+  co_await fs.space.unused();
   fs.space.abandon();
   co_return written;
 }

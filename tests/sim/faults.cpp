@@ -88,6 +88,7 @@ void Simulation::strike() {
     if (!outage_at_flush_) everything_loses_power();
     return;
   }
+  if (rates_.holds) return hold_commands(index);
   if (rates_.late_heartbeats) return answer_heartbeats_late(index);
   if (rates_.restarts && random_.one_in(3)) return target_loses_power();
   const std::uint64_t choice = random_.below(12);
@@ -209,6 +210,27 @@ void Simulation::disturb_all() {
   for (const Host& host : hosts_) watch_->disturbed(host.name);
 }
 
+void Simulation::hold_commands(std::size_t index) {
+  Host& host = hosts_[index];
+  if (!host.life || !host.life->up || std::ranges::any_of(hosts_, &Host::held)) return;
+  ++counts_["fault: commands held on their way"];
+  host.held = true;
+  host.life->node.log().note("--- what it sends stays on its way");
+  lun_.hold(host.name);
+  watch_->disturbed(host.name);
+  lets_go_.push_back({loop_.now() + quiet_time(true), index});
+}
+
+// The worst moment for what is on its way to arrive: the key of its node has just been taken away.
+void Simulation::let_go_if_preempted() {
+  const std::size_t before = std::exchange(keys_, lun_.registered_keys().keys.size());
+  if (keys_ >= before) return;
+  for (Planned& planned : lets_go_) {
+    lun_.let_go(hosts_[planned.host].name);
+    planned.when = loop_.now();
+  }
+}
+
 void Simulation::end_planned(Time until) {
   std::erase_if(late_cuts_, [&](const Planned& planned) {
     Host& host = hosts_[planned.host];
@@ -228,6 +250,15 @@ void Simulation::end_planned(Time until) {
     watch_->disturbed(host.name);
     if (host.life) host.life->node.log().note("--- goes on");
     if (host.life) loop_.resume(host.life->node.executor());
+    return true;
+  });
+  std::erase_if(lets_go_, [&](const Planned& planned) {
+    if (planned.when > until) return false;
+    Host& host = hosts_[planned.host];
+    host.held = false;
+    watch_->disturbed(host.name);
+    if (host.life) host.life->node.log().note("--- what it has sent goes on");
+    lun_.let_go(host.name);
     return true;
   });
   std::erase_if(heals_, [&](const Planned& planned) {

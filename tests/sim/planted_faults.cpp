@@ -103,6 +103,18 @@ constexpr std::array kCases{
                 .name = "reservation-not-made-again",
                 .what = "nobody makes the reservation again when the target has forgotten it",
                 .profile = "forgets"},
+    PlantedCase{.fault = PlantedFault::kRevokesForgotten,
+                .name = "revokes-forgotten",
+                .what = "replay writes blocks that a later transaction of the journal has freed",
+                .profile = "trees",
+                .nodes = 1,
+                .seconds = 6},
+    PlantedCase{.fault = PlantedFault::kNoEvictionBeforePreempt,
+                .name = "no-eviction-before-preempt",
+                .what = "a fence takes the key away before it has ended the node's session",
+                .profile = "held",
+                .seconds = 15,
+                .seeds = 12},
 };
 
 }  // namespace

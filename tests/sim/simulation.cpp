@@ -195,7 +195,10 @@ std::optional<std::string> Simulation::run_all() {
     watch_->before(request, fate);
     return fate;
   });
-  lun_.set_observer([this](const SimulatedRequest& request, const Result<>& done) { watch_->after(request, done); });
+  lun_.set_observer([this](const SimulatedRequest& request, const Result<>& done) {
+    watch_->after(request, done);
+    if (request.kind == SimulatedRequest::Kind::kReservation) let_go_if_preempted();
+  });
   mount(hosts_[0]);
   if (!run_to(kPatience, [this] { return prepared_; })) return failure("the first mount hangs");
   for (std::size_t i = 1; i < hosts_.size(); ++i) mount(hosts_[i]);
@@ -215,7 +218,7 @@ std::optional<std::string> Simulation::run_all() {
   if (!run_to(kPatience, [this] { return hosts_[0].life->ended; })) return failure("the last mount hangs");
   if (in_trouble()) return failure("");
   if (!watch_->all_clean()) return failure("a slot is left in use");
-  if (judges_caws() && lun_.caws_in_conflict() > 0) return failure("a COMPARE AND WRITE met a reservation conflict");
+  if (judges_caws() && lun_.caws_not_admitted() > 0) return failure("a COMPARE AND WRITE was refused");
   if (auto found = fsck()) return failure("fsck: " + *found);
   if (auto wrong = workload_.history.check()) return failure("history: " + *wrong);
   return std::nullopt;

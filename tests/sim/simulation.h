@@ -62,6 +62,7 @@ class Simulation {
     Time back_at;  // when it is mounted again, if it is down
     bool paused = false;
     bool cut = false;
+    bool held = false;                    // what it sends stays on its way
     std::size_t returns_before = 0;       // of its lease, when its heartbeats became late
     bool late = false;                    // its heartbeats are answered late
     std::uint64_t requests_to_crash = 0;  // 0: does not crash
@@ -100,9 +101,11 @@ class Simulation {
   void cut_power();
   void everything_loses_power();
   void answer_heartbeats_late(std::size_t host);
+  void hold_commands(std::size_t host);
   Duration quiet_time(bool beyond);
   void target_loses_power();
   Task<void> reset_lun();
+  void let_go_if_preempted();
   void end_planned(Time until);
   void look_at_reservation();
   void mount_again();
@@ -132,12 +135,14 @@ class Simulation {
   std::vector<Host> hosts_;
   std::vector<Planned> resumes_;
   std::vector<Planned> heals_;
+  std::vector<Planned> lets_go_;
   std::vector<Planned> late_cuts_;  // of those whose heartbeats are answered late
   std::size_t buried_ = 0;          // of this simulation, at the graveyard's end
   Run last_run_ = 0;
   bool prepared_ = false;
   bool power_cut_at_flush_ = false;  // the next one
   bool outage_at_flush_ = false;
+  std::size_t keys_ = 0;                  // registered, when that was last looked at
   std::optional<Time> unreserved_since_;  // and some node could have changed that
   bool healed_ = false;                   // faults have ended
   bool last_mount_ = false;               // the one that reads everything
