@@ -54,7 +54,7 @@ constexpr std::array kProfiles{
             .rates = {.crashes = true, .longest_quiet = 1s, .longest_absence = 1s},
             .mix = Mix::kTrees,
             .logical_block = 512,
-            .lun_bytes = 16 << 20},
+            .lun_bytes = 12 << 20},
     Profile{.name = "forgets",
             .what = "the target forgets registrations when it loses its power; nodes stand still",
             .rates = {.pauses = true, .restarts = true, .near_dead_time = true, .longest_quiet = 2s},

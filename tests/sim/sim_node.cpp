@@ -16,7 +16,8 @@ constexpr std::uint64_t kCacheBytes = 1 << 20;
 
 void SimLog::write(LogLevel /*level*/, std::string_view message) {
   const double now = std::chrono::duration<double>(loop_.now().since_boot).count();
-  all_.emplace_back(message); if (message.find("replayed slot") == 0) fmt::print(stderr, "{:9.4f} {}: {}\n", now, name_, message);
+  all_.emplace_back(message);
+  if (message.find("replayed slot") == 0) fmt::print(stderr, "{:9.4f} {}: {}\n", now, name_, message);
   lines_.push_back(fmt::format("{:9.4f} {}: {}", now, name_, message));
   if (lines_.size() > kLines) lines_.pop_front();
 }

@@ -22,8 +22,22 @@ struct FileKind {
 constexpr std::array kFiles{FileKind{"inline", 96, 12}, FileKind{"odd", 2504, 10}, FileKind{"blocks", 4096, 8},
                             FileKind{"large", 40'000, 5}};
 
-// With Mix::kTrees, for what a tree has freed.
+// With Mix::kTrees, for what a tree has freed; there is not much else that is free.
 constexpr FileKind kWide{"wide", 256 << 10, 3};
+constexpr std::uint64_t kBlocksForTrees = 900;
+
+Task<Result<>> fill_up(FileSystem& fs) {
+  const auto filler = co_await fs.create(fs.root(), "filler", NewInode{.mode = S_IFREG | 0644}, true);
+  if (!filler) co_return fail(filler.error());
+  auto space = co_await fs.space();
+  if (!space) co_return fail(space.error());
+  const std::vector<std::byte> data(kBlockSize);
+  for (std::uint64_t i = 0; i + kBlocksForTrees < space->free_blocks; ++i) {
+    auto wrote = co_await fs.write(filler->inode, i * kBlockSize, data, false, false, false);
+    if (!wrote) co_return fail(wrote.error());
+  }
+  co_return Result<>{};
+}
 
 ObjectKey key_of(const Attributes& attributes) {
   return {attributes.inode, attributes.generation};
@@ -46,6 +60,8 @@ Task<Result<>> prepare(FileSystem& fs, Workload& workload) {
     auto tree = co_await fs.create(fs.root(), "tree", file, true);
     if (!tree) co_return fail(tree.error());
     workload.tree = key_of(*tree);
+    auto filled = co_await fill_up(fs);
+    if (!filled) co_return filled;
   }
   for (const char* name : {"log", "journal"}) {
     auto made = co_await fs.create(fs.root(), name, file, true);
