@@ -29,7 +29,7 @@
 #if __has_feature(address_sanitizer)
 #include <sanitizer/common_interface_defs.h>
 #define CAWFS_ON_DEATH(function) __sanitizer_set_death_callback(function)
-#define CAWFS_IMAGES 400
+#define CAWFS_IMAGES 200
 #endif
 #endif
 #ifndef CAWFS_ON_DEATH
