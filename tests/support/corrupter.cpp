@@ -17,7 +17,7 @@ constexpr std::size_t kCrcAt = 4;
 constexpr std::size_t kAddressAt = 8;
 
 template <class T>
-void put(std::vector<std::byte>& bytes, std::size_t at, T value) {
+void put(std::span<std::byte> bytes, std::size_t at, T value) {
   std::memcpy(bytes.data() + at, &value, sizeof(value));
 }
 
@@ -41,6 +41,20 @@ std::string scribble(const Structure& structure, std::vector<std::byte>& bytes, 
 
 }  // namespace
 
+void seal_structure(const Structure& structure, std::span<std::byte> bytes, std::uint64_t fs_id) {
+  switch (structure.sealing) {
+    case Sealing::kBlock:
+      format::stamp_unverified(bytes);
+      break;
+    case Sealing::kCluster:
+      put(bytes, kCrcAt, format::cluster_crc(bytes, structure.offset, fs_id));
+      break;
+    case Sealing::kJournalRecord:
+      format::stamp_journal_record(bytes);
+      break;
+  }
+}
+
 Damage Corrupter::damage(SimulatedLun& lun, StructureKind kind, bool sealed, Random& random) const {
   std::vector<const Structure*> candidates;
   for (const Structure& structure : structures_) {
@@ -54,7 +68,7 @@ Damage Corrupter::damage(SimulatedLun& lun, StructureKind kind, bool sealed, Ran
     Bytes bytes = good;
     const std::string what = apply(structure, sealed, bytes, random);
     if (what.empty()) continue;
-    if (sealed) seal(structure, bytes);
+    if (sealed) seal_structure(structure, bytes, geometry_.fs_id);
     if (bytes == good) continue;
     // What was a structure of a cluster's logical block may be shorter than the block.
     Bytes whole((bytes.size() + kBlockSize - 1) / kBlockSize * kBlockSize);
@@ -137,23 +151,9 @@ std::string Corrupter::copy_from_another(const Structure& structure, bool same_k
   image_.read(other.offset, bytes);
   // With its own address it is known to be misplaced; with this place's, only by what it says.
   if (sealed && structure.sealing != Sealing::kCluster && random.one_in(2)) {
-    put(bytes, kAddressAt, structure.offset / kBlockSize);
+    put<std::uint64_t>(bytes, kAddressAt, structure.offset / kBlockSize);
   }
   return fmt::format("a copy of the {} at byte {:#x}", name_of(other.kind), other.offset);
-}
-
-void Corrupter::seal(const Structure& structure, Bytes& bytes) const {
-  switch (structure.sealing) {
-    case Sealing::kBlock:
-      format::stamp_unverified(bytes);
-      break;
-    case Sealing::kCluster:
-      put(bytes, kCrcAt, format::cluster_crc(bytes, structure.offset, geometry_.fs_id));
-      break;
-    case Sealing::kJournalRecord:
-      format::stamp_journal_record(bytes);
-      break;
-  }
 }
 
 }  // namespace cawfs::testing

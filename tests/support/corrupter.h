@@ -1,6 +1,7 @@
 // Damages one structure of a file system from a seed, with or without making its checksum right again.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,9 @@ struct Damage {
   bool sealed = false;  // the checksum is right
   std::string what;     // for people
 };
+
+// Makes the checksum right of a structure's bytes, whatever they say.
+void seal_structure(const Structure& structure, std::span<std::byte> bytes, std::uint64_t fs_id);
 
 class Corrupter {
  public:
@@ -35,7 +39,6 @@ class Corrupter {
   std::string copy_from_another(const Structure& structure, bool same_kind, bool sealed, Bytes& bytes,
                                 Random& random) const;
   std::uint64_t extreme(const Structure& structure, std::uint64_t old, Random& random) const;
-  void seal(const Structure& structure, Bytes& bytes) const;
 
   const DiskImage& image_;
   const DiskImage& older_;

@@ -13,13 +13,16 @@
 namespace cawfs::testing {
 
 class DiskImage {
+  using Block = std::array<std::byte, kBlockSize>;
+
  public:
   DiskImage() = default;
   DiskImage(const SimulatedLun& lun, std::uint64_t size_bytes) {
+    static constexpr Block kZeroes{};
     Block block;
     for (std::uint64_t offset = 0; offset < size_bytes; offset += kBlockSize) {
       lun.peek(offset, block);
-      if (std::ranges::any_of(block, [](std::byte b) { return b != std::byte{0}; })) blocks_[offset] = block;
+      if (std::memcmp(block.data(), kZeroes.data(), block.size()) != 0) blocks_[offset] = block;
     }
   }
 
@@ -48,7 +51,6 @@ class DiskImage {
   }
 
  private:
-  using Block = std::array<std::byte, kBlockSize>;
   std::map<std::uint64_t, Block> blocks_;
 };
 

@@ -10,12 +10,6 @@
 namespace cawfs::testing {
 namespace {
 
-// Enough inodes for a chunk index of several nodes, enough names for a directory of several.
-constexpr int kManyFiles = 620;
-constexpr int kManyNames = 250;
-// One extent each: an extent tree of several nodes.
-constexpr int kPieces = 200;
-
 std::string text(std::size_t size, std::uint64_t seed) {
   SeededRandom random(seed);
   std::string out(size, '\0');
@@ -41,8 +35,8 @@ class Author {
     CAWFS_ASSERT(wide && many);
     image_.truth["/wide"] = image_.truth["/many"] = {};
     wide_ = wide->inode;
-    for (int i = 0; i < kManyNames; ++i) co_await link(fs, "/small1", wide_, "/wide", i);
-    for (int i = 0; i < kManyFiles; ++i) {
+    for (int i = 0; i < image_.amounts.many_names; ++i) co_await link(fs, "/small1", wide_, "/wide", i);
+    for (int i = 0; i < image_.amounts.many_files; ++i) {
       co_await put(fs, many->inode, "/many", "m" + std::to_string(i), text(static_cast<std::size_t>(i % 50), 9));
     }
     const auto synced = co_await fs.sync_all();
@@ -56,7 +50,8 @@ class Author {
     const InodeNo root = fs.root();
     co_await append(fs, "/small2", text(200, 10));
     co_await append(fs, "/big", text(20'000, 11));
-    for (int i = kManyNames; i < kManyNames + 20; ++i) co_await link(fs, "/small1", wide_, "/wide", i);
+    for (int i = image_.amounts.many_names; i < image_.amounts.many_names + 20; ++i)
+      co_await link(fs, "/small1", wide_, "/wide", i);
     for (int i = 0; i < 3; ++i) {
       const std::string name = "orphan" + std::to_string(i);
       co_await put(fs, root, "", name, text(5000, 12));
@@ -95,7 +90,7 @@ class Author {
     co_await put(fs, root, "", "sparse", "");
     std::string& content = image_.truth.at("/sparse").back();
     const std::string piece = text(kBlockSize, 13);
-    for (int i = 0; i < kPieces; ++i) {
+    for (int i = 0; i < image_.amounts.pieces; ++i) {
       const std::uint64_t offset = std::uint64_t{2} * static_cast<std::uint64_t>(i) * kBlockSize;
       const auto wrote = co_await fs.write(inodes_.at("/sparse"), offset,
                                            std::as_bytes(std::span(piece.data(), piece.size())), false, true, false);
@@ -162,7 +157,8 @@ void recover(PopulatedImage& image) {
 
 }  // namespace
 
-PopulatedImage::PopulatedImage(std::uint32_t block) : logical_block(block) {
+PopulatedImage::PopulatedImage(std::uint32_t block, PopulatedAmounts how_much)
+    : logical_block(block), amounts(how_much) {
   // What is left of the dead node lives on, unreachable.
   struct World {
     explicit World(const PopulatedImage& image) : lun(loop.clock(), random, image.lun_options()) {}

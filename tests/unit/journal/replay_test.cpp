@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <map>
 
-#include "tests/unit/journal/journal_fixture.h"
+#include "tests/unit/journal/record_writer.h"
 
 namespace cawfs::test {
 namespace {
@@ -16,9 +16,14 @@ constexpr BlockNo kA{1000};
 constexpr BlockNo kB{1001};
 constexpr BlockNo kC{1002};
 
-// Records are written by hand, as a node would have written them.
-struct ReplayTest : ::testing::Test {
-  ReplayTest() : device(disk.lun.connect(executor, "replayer")) {
+struct ReplayWorld {
+  VirtualLoop loop;
+  SeededRandom random{7};
+  TestDisk disk{loop, random, 4096};
+};
+
+struct ReplayTest : ::testing::Test, ReplayWorld, RecordWriter {
+  ReplayTest() : RecordWriter(disk), device(disk.lun.connect(executor, "replayer")) {
     disk.set_locks(test_lock(0), kNode, 5);
     write_header(kNode.incarnation, 1, 0);
     disk.lun.set_hook([this](const SimulatedRequest& request) {
@@ -28,57 +33,6 @@ struct ReplayTest : ::testing::Test {
   }
   ~ReplayTest() override { loop.run(executor, device->close()); }
 
-  void write_header(Incarnation incarnation, std::uint64_t sequence, std::uint32_t tail) {
-    IoBuffer bytes(kBlockSize);
-    ++header_writes;
-    format::make_journal_header(bytes.bytes(), ring.header_copy(header_writes), disk.geometry.fs_id,
-                                {.slot = kNode.slot,
-                                 .incarnation = incarnation,
-                                 .writes = header_writes,
-                                 .tail_sequence = sequence,
-                                 .tail = tail,
-                                 .ring_blocks = ring.blocks()});
-    disk.lun.poke(ring.header_copy(header_writes).offset_bytes(), bytes.bytes());
-  }
-
-  struct Change {
-    BlockNo block;
-    std::uint64_t value;
-    std::uint64_t generation = 5;
-    LockName lock = test_lock(0);
-  };
-  // Appends a record; returns its ring block.
-  std::uint32_t append(std::vector<Change> changes, std::vector<BlockRange> revokes = {}, bool local = false,
-                       NodeId writer = kNode) {
-    std::vector<IoBuffer> blocks;
-    std::vector<RecordImage> images;
-    for (const Change& change : changes) {
-      IoBuffer& bytes = blocks.emplace_back(kBlockSize);
-      format::start_block(bytes.bytes(), format::BlockType::kTreeNode, change.block, disk.geometry.fs_id);
-      put_value(bytes.bytes(), change.value);
-      format::stamp_unverified(bytes.bytes());
-    }
-    for (std::size_t i = 0; i < changes.size(); ++i) {
-      images.push_back({changes[i].block, {changes[i].lock, Generation{changes[i].generation}}, blocks[i].bytes()});
-    }
-    auto place = disk.place(writer);
-    place.local = local;
-    const std::uint32_t at = next_ring_block;
-    const IoBuffer record = make_record(
-        ring, disk.geometry, place,
-        {.sequence = next_sequence, .durable_sequence = next_sequence - 1, .ring_block = at}, images, revokes);
-    poke_record(at, record);
-    ++next_sequence;
-    next_ring_block = ring.advance(at, static_cast<std::uint32_t>(record.size() / kBlockSize));
-    return at;
-  }
-  void poke_record(std::uint32_t at, const IoBuffer& record) {
-    std::size_t offset = 0;
-    for (const BlockRange& piece : ring.pieces(at, static_cast<std::uint32_t>(record.size() / kBlockSize))) {
-      disk.lun.poke(piece.start.offset_bytes(), record.bytes().subspan(offset, piece.count * kBlockSize));
-      offset += piece.count * kBlockSize;
-    }
-  }
   void damage(BlockNo block, std::size_t offset) {
     IoBuffer bytes(kBlockSize);
     disk.lun.peek(block.offset_bytes(), bytes.bytes());
@@ -93,16 +47,9 @@ struct ReplayTest : ::testing::Test {
     return loop.run(executor, replay_journal({executor, *device, disk.geometry, random, messages}, place, mode));
   }
 
-  VirtualLoop loop;
-  SeededRandom random{7};
-  TestDisk disk{loop, random, 4096};
-  JournalRing ring{kExtents};
   Executor& executor = loop.add_executor();
   std::unique_ptr<BlockDevice> device;
   QuietLog messages;
-  std::uint64_t header_writes = 10;
-  std::uint64_t next_sequence = 1;
-  std::uint32_t next_ring_block = 0;
   std::uint64_t writes = 0;
 };
 
