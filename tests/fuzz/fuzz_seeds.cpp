@@ -80,7 +80,7 @@ void make_superblocks(Corpus corpus) {
 
 // The first few structures of the kinds on an image, as `head` and their bytes.
 void put_structures(Corpus& corpus, const std::set<StructureKind>& kinds, std::size_t most, const Seed& head) {
-  const ImageBase& base = image_base(false);
+  const ImageBase& base = image_base();
   for (const bool dirty : {true, false}) {
     std::map<StructureKind, std::size_t> count;
     for (const Structure& structure : dirty ? base.dirty : base.clean) {
@@ -243,8 +243,8 @@ void make_journals(Corpus corpus) {
 
 void make_images(Corpus corpus) {
   std::set<StructureKind> seen;
-  const ImageBase& base = image_base(false);
-  for (unsigned flags = 0; flags < 16; ++flags) corpus.put(Seed().byte(flags).byte(1));
+  const ImageBase& base = image_base();
+  for (unsigned flags = 0; flags < 8; ++flags) corpus.put(Seed().byte(flags).byte(1));
   for (std::size_t i = 0; i < base.dirty.size(); ++i) {
     if (!seen.insert(base.dirty[i].kind).second) continue;
     const auto number = static_cast<unsigned>(i);

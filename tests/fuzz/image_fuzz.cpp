@@ -18,10 +18,9 @@ namespace {
 
 using testing::Structure;
 
-constexpr std::uint8_t kDirty = 1;            // a node has died, and its journal is to be replayed
-constexpr std::uint8_t kLocal = 2;            // mounted -o local, else as a member of a cluster
-constexpr std::uint8_t kLogicalBlock512 = 4;  // of the LUN
-constexpr std::uint8_t kReadOnly = 8;         // mounted ro,norecovery
+constexpr std::uint8_t kDirty = 1;     // a node has died, and its journal is to be replayed
+constexpr std::uint8_t kLocal = 2;     // mounted -o local, else as a member of a cluster
+constexpr std::uint8_t kReadOnly = 4;  // mounted ro,norecovery
 constexpr std::uint32_t kMostEdits = 12;
 
 using Bytes = std::vector<std::byte>;
@@ -90,7 +89,7 @@ Task<void> use_it(FileSystem& fs, Use& use) {
 
 void run(FuzzInput input) {
   const std::uint8_t flags = input.byte();
-  const ImageBase& from = image_base((flags & kLogicalBlock512) != 0);
+  const ImageBase& from = image_base();
   const bool dirty = (flags & kDirty) != 0;
   const bool read_only = (flags & kReadOnly) != 0;
   Use use;

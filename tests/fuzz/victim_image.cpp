@@ -23,7 +23,7 @@ Task<void> populate(FileSystem& fs, VictimImage& image) {
 }
 
 VictimImage make() {
-  const FreshImage& fresh = fresh_image(4096);
+  const FreshImage& fresh = fresh_image(512);
   VictimImage image{.geometry = fresh.geometry,
                     .disk = {},
                     .lun_options = fresh.lun_options(),
