@@ -71,10 +71,10 @@ class Corpus {
 void make_superblocks(Corpus corpus) {
   for (const unsigned small : {0u, 4u}) {
     const FreshImage& fresh = fresh_image(small != 0 ? 512 : 4096);
-    for (const unsigned read : {0u, 16u, 24u}) {
-      corpus.put(Seed().byte(kRight | small | read).zeroes(4).object(fresh.superblock));
+    for (const unsigned copy : {0u, 8u}) {
+      corpus.put(Seed().byte(kRight | small | copy).zeroes(4).object(fresh.superblock));
     }
-    corpus.put(Seed().byte(small | 16).zeroes(4).object(fresh.superblock));
+    corpus.put(Seed().byte(small).zeroes(4).object(fresh.superblock));
   }
 }
 

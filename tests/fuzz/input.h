@@ -8,11 +8,13 @@
 #include <cstring>
 #include <span>
 
+#include "core/base/checksum.h"
+
 namespace cawfs::fuzz {
 
 class FuzzInput {
  public:
-  FuzzInput(const std::uint8_t* data, std::size_t size) : left_(std::as_bytes(std::span(data, size))) {}
+  FuzzInput(const std::uint8_t* data, std::size_t size) : all_(std::as_bytes(std::span(data, size))), left_(all_) {}
 
   bool empty() const { return left_.empty(); }
   std::size_t size() const { return left_.size(); }
@@ -36,8 +38,11 @@ class FuzzInput {
   std::uint8_t byte() { return take<std::uint8_t>(); }
   // Below `bound`, which is not 0.
   std::uint32_t below(std::uint32_t bound) { return take<std::uint16_t>() % bound; }
+  // True for one input in n, whatever the fuzzer likes best: for what takes long.
+  bool one_in(std::uint32_t n) const { return crc32c(all_) % n == 0; }
 
  private:
+  std::span<const std::byte> all_;
   std::span<const std::byte> left_;
 };
 

@@ -86,7 +86,8 @@ class Run {
   void edit(FuzzInput& input) {
     const std::uint8_t what = input.byte();
     const std::uint32_t place = input.byte();
-    const std::size_t offset = input.take<std::uint16_t>() % kBlockSize;
+    // Mostly among the fields at the front.
+    const std::size_t offset = input.take<std::uint16_t>() % ((what & 0x80) != 0 ? kBlockSize : 256);
     const auto bytes = input.take_bytes(1 + what / 16u);
     const bool seal = (what & 1) != 0;
     const bool header = (what & 2) != 0;

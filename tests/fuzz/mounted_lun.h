@@ -35,10 +35,11 @@ class MountedLun {
     testing::WholeNode node(executor, connect(executor), 1, std::move(options));
     return finish<Result<>>(executor, use_and_stop(node, use, state), "a mount", &node.messages);
   }
-  // What fsck.cawfs -n says, whatever has died in its slot.
+  // What fsck.cawfs -n says, whatever has died in its slot; without a wait for signs of life.
   Result<FsckReport> fsck() {
     FsckOptions options;
     options.tolerate_dirty_journals = true;
+    options.refuse_live = false;
     Executor& executor = loop_.add_executor();
     const auto device = connect(executor);
     auto report =

@@ -15,8 +15,9 @@ namespace {
 using format::Superblock;
 
 constexpr std::uint8_t kLogicalBlock512 = 4;
-constexpr std::uint8_t kRead = 16;   // from a device, too: that is slower
 constexpr std::uint8_t kAsCopy = 8;  // it stands in the first group, and the one at the start is damaged
+// Where the one at the start is damaged, 4 MiB are read in search of copies.
+constexpr std::uint32_t kSearchOneIn = 32;
 
 void check_group(const Geometry& g, GroupNo group) {
   const BlockNo start = g.group_start(group);
@@ -68,8 +69,9 @@ void run(FuzzInput input) {
   const auto some_group = input.take<std::uint32_t>();
   const std::uint32_t logical_block = (flags & kLogicalBlock512) != 0 ? 512 : 4096;
   const FreshImage& fresh = fresh_image(logical_block);
-  const BlockNo place =
-      (flags & kAsCopy) != 0 ? first_superblock_copy(fresh.geometry) : BlockNo{format::kSuperblockBlock};
+  const bool search = input.one_in(kSearchOneIn);
+  const bool as_copy = search && (flags & kAsCopy) != 0;
+  const BlockNo place = as_copy ? first_superblock_copy(fresh.geometry) : BlockNo{format::kSuperblockBlock};
   const Block block =
       take_block(input, flags, format::BlockType::kSuperblock, place, fresh.superblock.header.fs_id.value());
   Superblock superblock;
@@ -79,7 +81,7 @@ void run(FuzzInput input) {
       format::verify_block(block, format::BlockType::kSuperblock, place, superblock.header.fs_id.value());
   const bool fits_device = verdict && superblock.logical_block.value() == logical_block &&
                            superblock.block_count.value() <= FreshImage::kBytes / kBlockSize;
-  if ((flags & kRead) != 0) {
+  if (verdict || search) {
     const auto read = read_from_device(block, place, logical_block);
     CAWFS_ASSERT(read.has_value() == fits_device);
     if (read) CAWFS_ASSERT(std::memcmp(&*read, block.data(), block.size()) == 0);
