@@ -22,7 +22,7 @@ namespace {
 using Payload = std::vector<std::byte>;
 
 constexpr std::size_t kNodes = 16;
-constexpr std::uint32_t kMostSteps = 200;
+constexpr std::uint32_t kMostSteps = 80;
 constexpr std::uint32_t kRun = 24;  // records that one step puts in or takes out
 constexpr std::size_t kRootArea = format::kInodeContent - sizeof(format::TreeRoot);
 

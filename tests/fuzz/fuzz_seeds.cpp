@@ -278,21 +278,26 @@ void make_scsi_answers(Corpus corpus) {
     answer(seed, std::string("\0\0\0\7serial ", 11));
     answer(seed, std::string("\0\10\1\200\240\1", 6));
     corpus.put(seed);
-    Seed busy = seed;
-    busy.object(std::uint64_t{8}).byte(0).word(16).byte(0);
-    for (const unsigned status : {0u, 1u, 2u, 3u, 4u, 5u}) busy.byte(0xf1).byte(status).byte(6).word(0x2900).byte(0);
-    corpus.put(busy);
-    // The data-in of PERSISTENT RESERVE IN, after 5 commands' worth of room.
-    Seed keys = seed;
-    for (unsigned i = 0; i < 6; ++i) keys.object(std::uint64_t{i}).byte(0).word(8).byte(0).byte(0).word(0);
-    for (unsigned i = 0; i < 5; ++i) keys.byte(0);
-    answer(keys, std::string("\0\0\0\5\0\0\0\20\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2", 24));
-    std::string status("\0\0\0\5\0\0\0\74", 8);
-    status += std::string(20, '\1') + std::string("\0\0\0\44\105\0\0\40", 8) + "iqn.a,i,0x00023d000001" +
-              std::string(10, '\0');
-    answer(keys, status);
-    answer(keys, std::string("\0\0\0\5\0\0\0\20\0\0\0\0\0\0\0\1\0\0\0\0\0\7\0\0", 24));
-    corpus.put(keys);
+    // Four times PERSISTENT RESERVE OUT, then IN: keys, full status, reservation, capabilities.
+    seed.zeroes(4);
+    answer(seed, std::string("\0\0\0\5\0\0\0\20\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2", 24));
+    std::string status("\0\0\0\5\0\0\0\70", 8);
+    status += std::string(20, '\1') + std::string("\0\0\0\40\105\0\0\34", 8) + "iqn.a,i,0x00023d000001" +
+              std::string(6, '\0');
+    answer(seed, status);
+    answer(seed, std::string("\0\0\0\5\0\0\0\20\0\0\0\0\0\0\0\1\0\0\0\0\0\7\0\0", 24));
+    answer(seed, std::string("\0\10\1\200\240\1", 6));
+    seed.zeroes(2);
+    corpus.put(seed);
+    // Then the medium: where, how much, and an answer.
+    const auto place = [&](std::uint64_t block) { seed.object(block).byte(0).word(8).byte(0); };
+    place(3);
+    answer(seed, "what is read");
+    for (const unsigned status_code : {0u, 1u, 2u, 3u, 4u, 5u}) {
+      place(status_code);
+      seed.byte(0xf1).byte(status_code).byte(status_code + 1).word(0x2900).byte(0).byte(0).byte(0);
+    }
+    corpus.put(seed);
   }
 }
 

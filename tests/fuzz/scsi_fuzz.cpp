@@ -184,8 +184,8 @@ Task<void> use(Executor& executor, Log& log, FuzzInput& input) {
   if (!device) co_return;
   check_facts((*device)->facts());
   transport->facts = &(*device)->facts();
-  co_await use_medium(**device, input);
   co_await use_reservations(**device);
+  co_await use_medium(**device, input);
   co_await (*device)->close();
 }
 
