@@ -72,6 +72,7 @@ Task<Result<std::vector<DirectoryEntry>>> Directory::list(std::uint64_t cookie, 
 }
 
 Task<Result<>> Directory::add(std::string name, InodeNo inode, std::uint32_t type) {
+  if (counted() == INT64_MAX) co_return fail(Errc::kBadValue, "directory's size", inode_.number().value);
   const std::uint64_t first = first_key(name);
   std::uint64_t key = first + kFirstDisambiguator;
   for (;;) {
@@ -88,6 +89,7 @@ Task<Result<>> Directory::add(std::string name, InodeNo inode, std::uint32_t typ
 }
 
 Task<Result<>> Directory::remove(Entry entry) {
+  if (counted() == 0) co_return fail(Errc::kBadValue, "directory's size", inode_.number().value);
   auto planned = co_await tree_.erase(entry.key);
   if (planned) --entries_;
   co_return planned;
@@ -106,7 +108,7 @@ void Directory::apply(TxHandle& tx, const LockHold& hold, MetadataBlocks& blocks
   tree_.apply(tx, hold, blocks);
   format::Inode& raw = inode_.raw();
   raw.blocks = raw.blocks.value() + added - freed;
-  raw.size = raw.size.value() + static_cast<std::uint64_t>(entries_);
+  raw.size = counted();
   raw.version = raw.version.value() + 1;
   touch(fs_, inode_, true);
   entries_ = 0;

@@ -29,7 +29,8 @@ class Directory {
   // Up to `limit` entries after `cookie`.
   Task<Result<std::vector<DirectoryEntry>>> list(std::uint64_t cookie, std::size_t limit);
 
-  // Plans. kNoSpace if too many names have one hash. The caller has seen that the name is not there.
+  // Plans; kBadValue where the directory's count of its entries is wrong. kNoSpace if too many names have one hash. The
+  // caller has seen that the name is not there.
   Task<Result<>> add(std::string name, InodeNo inode, std::uint32_t type);
   Task<Result<>> remove(Entry entry);
   // The entry of this name leads to another inode.
@@ -45,6 +46,8 @@ class Directory {
 
  private:
   std::uint64_t first_key(const std::string& name) const;
+  // The count that the plan comes to so far.
+  std::uint64_t counted() const { return inode_.disk_size() + static_cast<std::uint64_t>(entries_); }
 
   FsContext& fs_;
   Inode inode_;

@@ -249,6 +249,24 @@ TEST_F(FileSystemTest, ADamagedFileDoesNotKeepItsLock) {
   }
 }
 
+// What would count below zero, or above the most that there can be, is refused: no verifier would let it to the disk.
+TEST_F(FileSystemTest, ADirectoryThatCountsItsEntriesWrong) {
+  const auto made = mounted.run(fs().mkdir(root(), "directory", {0755, 1, 2, 0}));
+  ASSERT_TRUE(made.has_value());
+  const InodeNo directory = made->inode;
+  ASSERT_TRUE(mounted.run(fs().create(directory, "inside", {0644, 1, 2, 0}, true)).has_value());
+  const auto set_size = [&](std::uint64_t size) {
+    mounted.small.buffers->find(directory.block())->as<format::Inode>().size = size;
+  };
+  set_size(0);
+  EXPECT_EQ(mounted.run(fs().unlink(directory, "inside")).error(), Errc::kBadValue);
+  set_size(INT64_MAX);
+  EXPECT_EQ(mounted.run(fs().create(directory, "another", {0644, 1, 2, 0}, true)).error(), Errc::kBadValue);
+  set_size(1);
+  EXPECT_TRUE(mounted.run(fs().create(directory, "another", {0644, 1, 2, 0}, true)).has_value());
+  EXPECT_TRUE(mounted.run(fs().unlink(directory, "inside")).has_value());
+}
+
 TEST_F(FileSystemTest, WhatCannotBeLookedAtAfterItsCloseIsLookedAtAgain) {
   const std::uint64_t free = free_blocks();
   const InodeNo file = create("file");
