@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/format/cluster_format.h"
+#include "disklock/mailbox.h"
 #include "tests/fuzz/block_input.h"
 #include "tests/fuzz/fresh_image.h"
 #include "tests/fuzz/image_base.h"
@@ -92,6 +93,16 @@ void put_structures(Corpus& corpus, const std::set<StructureKind>& kinds, std::s
   }
 }
 
+// One with as many wants as it takes.
+Seed full_mailbox() {
+  const Geometry& geometry = fresh_image(512).geometry;
+  Mail mail{.from = Incarnation{1}, .to = Incarnation{1}, .sequence = 1, .ring = 0, .wants = {}};
+  mail.wants.assign(format::kWantsPerMailbox, {geometry.global_lock, LockMode::kShared, 1});
+  std::vector<std::byte> block(geometry.logical_block);
+  seal_mail(mail, SlotNo{2}, SlotNo{0}, geometry, block);
+  return Seed().byte(kRight | 4 | 8).bytes(block);
+}
+
 void make_cluster_blocks(const std::filesystem::path& folder) {
   Corpus slots(folder, "slot_record");
   put_structures(slots, {StructureKind::kSlotRecord}, 3, Seed().byte(kRight));
@@ -108,6 +119,7 @@ void make_cluster_blocks(const std::filesystem::path& folder) {
   }
   Corpus mail(folder, "mailbox");
   put_structures(mail, {StructureKind::kMailbox}, 4, Seed().byte(kRight | 8));
+  mail.put(full_mailbox());
 }
 
 void make_inodes(Corpus corpus) {

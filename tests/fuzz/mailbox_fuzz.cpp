@@ -1,4 +1,6 @@
 // A mailbox: what is taken out of it can be put into one again, and lies where locks are.
+#include <vector>
+
 #include "core/base/assert.h"
 #include "core/format/cluster_verify.h"
 #include "disklock/mailbox.h"
@@ -33,8 +35,9 @@ void run(FuzzInput input) {
   const std::uint8_t flags = input.byte();
   const Geometry& geometry = fresh_image((flags & kLogicalBlock512) != 0 ? 512 : 4096).geometry;
   const std::uint64_t offset = geometry.mailbox_offset(kTo, kFrom);
-  Block whole{};
-  const auto block = std::span(whole).first(geometry.logical_block);
+  // No longer than on the device: what reads beyond it is seen.
+  std::vector<std::byte> bytes(geometry.logical_block);
+  const std::span block(bytes);
   input.fill(block);
   if ((flags & kRightParties) != 0) {
     auto& box = *reinterpret_cast<format::Mailbox*>(block.data());
@@ -44,9 +47,9 @@ void run(FuzzInput input) {
   right_cluster_block(block, flags, format::kMailboxMagic, offset, geometry.fs_id);
   const bool good = format::verify_mailbox(block, offset, geometry.fs_id, kTo, kFrom).has_value();
   if (good) {
-    Block again = whole;
-    format::seal_mailbox(std::span(again).first(block.size()), offset, geometry.fs_id);
-    CAWFS_ASSERT(again == whole);
+    auto again = bytes;
+    format::seal_mailbox(again, offset, geometry.fs_id);
+    CAWFS_ASSERT(again == bytes);
   }
   if (const auto mail = parse_mail(block, kTo, kFrom, geometry); mail) check_mail(*mail, geometry);
 }
