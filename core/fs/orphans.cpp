@@ -37,7 +37,12 @@ Task<Result<bool>> OrphanList::contains(InodeNo inode) {
   co_return entry->has_value();
 }
 
+std::uint64_t OrphanList::counted() const {
+  return inode_->as<format::Inode>().size.value() + static_cast<std::uint64_t>(delta_);
+}
+
 Task<Result<>> OrphanList::add(InodeNo inode) {
+  if (counted() == INT64_MAX) co_return fail(Errc::kBadValue, "orphan list's size", inode_->block().value);
   const auto done = co_await tree_.insert(inode.value, {});
   if (done) ++delta_;
   co_return done;
@@ -45,7 +50,9 @@ Task<Result<>> OrphanList::add(InodeNo inode) {
 
 Task<Result<>> OrphanList::remove(InodeNo inode) {
   const auto done = co_await tree_.erase(inode.value);
-  if (done) --delta_;
+  if (!done) co_return done;
+  if (counted() == 0) co_return fail(Errc::kBadValue, "orphan list's size", inode_->block().value);
+  --delta_;
   co_return done;
 }
 
@@ -55,7 +62,8 @@ void OrphanList::apply(TxHandle& tx, const LockHold& hold, MetadataBlocks& block
   tx.change(*inode_, hold);
   auto& raw = inode_->as<format::Inode>();
   raw.blocks = raw.blocks.value() + made - freed;
-  raw.size = raw.size.value() + static_cast<std::uint64_t>(std::exchange(delta_, 0));
+  raw.size = counted();
+  delta_ = 0;
   tree_.apply(tx, hold, blocks);
 }
 

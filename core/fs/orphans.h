@@ -29,7 +29,7 @@ class OrphanList {
   Task<Result<std::vector<InodeNo>>> list(InodeNo after, std::size_t limit);
   Task<Result<bool>> contains(InodeNo inode);
 
-  // Plans: kExists if it stands there already, kNotFound if it does not.
+  // Plans: kExists if it stands there already, kNotFound if it does not, kBadValue where the list's size is wrong.
   Task<Result<>> add(InodeNo inode);
   Task<Result<>> remove(InodeNo inode);
   const TreeNeeds& needs() { return tree_.needs(); }
@@ -38,6 +38,9 @@ class OrphanList {
 
  private:
   OrphanList(BufferCache& buffers, BufferRef inode, LockName lock);
+
+  // The size that the plan comes to so far.
+  std::uint64_t counted() const;
 
   BufferRef inode_;
   BTree tree_;

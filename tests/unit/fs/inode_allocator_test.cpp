@@ -274,6 +274,23 @@ TEST_F(OrphanListTest, AddedListedAndRemoved) {
   EXPECT_EQ(raw().blocks.value(), 0u);
 }
 
+// What would count below zero is refused: no verifier would let it to the disk.
+TEST_F(OrphanListTest, OneThatCountsItsEntriesWrong) {
+  const InodeNo system = OrphanList::inode_of(fs.geometry, SlotNo{0});
+  const InodeNo orphan{system.value + 1};
+  change({orphan}, {});
+  const auto list = [&] { return std::move(*fs.run(OrphanList::open(*fs.buffers, SlotNo{0}))); };
+  const auto set_size = [&](std::uint64_t size) { fs.buffers->find(system.block())->as<format::Inode>().size = size; };
+  set_size(0);
+  auto below = list();
+  EXPECT_EQ(fs.run(below.remove(orphan)).error(), Errc::kBadValue);
+  set_size(INT64_MAX);
+  auto above = list();
+  EXPECT_EQ(fs.run(above.add(InodeNo{system.value + 2})).error(), Errc::kBadValue);
+  set_size(1);
+  change({}, {orphan});
+}
+
 TEST_F(OrphanListTest, ASlotWithoutAList) {
   EXPECT_EQ(fs.run(OrphanList::open(*fs.buffers, SlotNo{50})).error(), Errc::kNotFound);
   EXPECT_EQ(OrphanList::inode_of(fs.geometry, SlotNo{64}), InodeNo{});
