@@ -143,8 +143,8 @@ class Allocator {
   // Commits and writes in place what was changed under the group's lock, then forgets the group and its buffers. No
   // promise rests on it and no reservation uses it.
   Task<Result<>> settle(GroupNo group);
-  // What committed transactions freed has been discarded, and no reservation is left: a lock that was being given up may
-  // still write back. Before the end.
+  // What committed transactions freed has been discarded, and no reservation is left: a lock that was being given up
+  // may still write back. Before the end.
   Task<void> unused();
   // Forgets everything about all groups and promises, as on withdrawal: no reservation or discard is left. Nothing is
   // written, and there is nothing to be had any more.
