@@ -29,6 +29,7 @@ struct FaultRates {
   bool late_heartbeats = false;  // heartbeats of a node are answered late, then its path is cut
   bool one_at_a_time = false;    // no node is cut off or stands still while another one does, and always for long
   bool holds = false;            // what a node sends stays on its way for longer than the dead-time
+  bool silences = false;         // of the device towards everybody, for moments and for longer than the dead-time
   bool only_first = false;       // nothing happens to other hosts
   bool near_dead_time = false;   // pauses and cuts end when the node may just be being fenced
   Duration longest_quiet = std::chrono::milliseconds(1500);  // between two strikes

@@ -22,6 +22,8 @@ constexpr Duration kNearDeadTimeLeast = 2s;
 constexpr Duration kNearDeadTimeMost = 3200ms;
 constexpr Duration kLateLeast = 3s;  // heartbeats are answered late for so long before the cut
 constexpr Duration kLateMost = 5s;
+constexpr Duration kShortestSilence = 20ms;
+constexpr Duration kUnevenAtMost = 1s;  // from when the device answers one host to when it answers another
 constexpr Duration kUnreservedAtMost = 2s;
 constexpr std::uint64_t kRequestsToCrash = 300;
 
@@ -48,6 +50,7 @@ FaultRates Simulation::choose_faults(Random& random, const SimulationOptions& op
   rates.medium_caws = options.seed % 4 == 2 ? 300 : 0;
   rates.clock_drift = options.seed % 8 == 4;
   rates.odd_caws = options.seed % 8 == 0 ? 30 : 0;
+  rates.silences = options.seed % 16 == 15;
   return rates;
 }
 
@@ -91,6 +94,7 @@ void Simulation::strike() {
   if (rates_.holds) return hold_commands(index);
   if (rates_.late_heartbeats) return answer_heartbeats_late(index);
   if (rates_.restarts && random_.one_in(3)) return target_loses_power();
+  if (rates_.silences && later_random_.one_in(4)) return silence_device();
   const std::uint64_t choice = random_.below(12);
   if (choice == 0 && rates_.power_cuts) return cut_power();
   if (!host.life || host.life->ended) return;
@@ -221,6 +225,35 @@ void Simulation::hold_commands(std::size_t index) {
   lets_go_.push_back({loop_.now() + quiet_time(true), index});
 }
 
+// Storage that answers nobody is no reason to fence anybody, however long it takes, nor is it when it has answered one
+// host for a while.
+void Simulation::silence_device() {
+  if (silence_) return;
+  const bool beyond = later_random_.one_in(2);
+  ++counts_[beyond ? "fault: device silent for longer than the dead-time" : "fault: device silent for a moment"];
+  const Duration length = beyond ? between(later_random_, kLongerThanDeadTime, kLongest)
+                                 : between(later_random_, kShortestSilence, kShorterThanDeadTime);
+  silence_ = Silence{.since = loop_.now(), .ends = {}};
+  for (std::size_t i = 0; i < hosts_.size(); ++i) {
+    lun_.hold(hosts_[i].name);
+    silence_->ends.push_back({loop_.now() + length + between(later_random_, 0ms, kUnevenAtMost), i});
+  }
+}
+
+void Simulation::end_silence(Time until) {
+  if (!silence_) return;
+  std::erase_if(silence_->ends, [&](const Planned& planned) {
+    if (planned.when > until) return false;
+    const Host& host = hosts_[planned.host];
+    if (host.life) host.life->node.log().note("--- the device, which was silent, answers");
+    lun_.let_go(host.name);
+    return true;
+  });
+  if (!silence_->ends.empty()) return;
+  watch_->stood_still(loop_.now() - silence_->since);
+  silence_.reset();
+}
+
 // The worst moment for what is on its way to arrive: the key of its node has just been taken away.
 void Simulation::let_go_if_preempted() {
   const std::size_t before = std::exchange(keys_, lun_.registered_keys().keys.size());
@@ -232,6 +265,7 @@ void Simulation::let_go_if_preempted() {
 }
 
 void Simulation::end_planned(Time until) {
+  end_silence(until);
   std::erase_if(late_cuts_, [&](const Planned& planned) {
     Host& host = hosts_[planned.host];
     const bool has_lease = host.life && host.life->node.lease_returns() > host.returns_before;
@@ -275,8 +309,9 @@ void Simulation::end_planned(Time until) {
 
 // Without it a fenced node could write.
 void Simulation::look_at_reservation() {
-  const bool could =
-      std::ranges::any_of(hosts_, [](const Host& one) { return one.life && one.life->up && !one.paused && !one.cut; });
+  const bool could = !silence_ && std::ranges::any_of(hosts_, [](const Host& one) {
+    return one.life && one.life->up && !one.paused && !one.cut;
+  });
   if (lun_.is_reserved() || !could) {
     unreserved_since_.reset();
   } else if (!unreserved_since_) {

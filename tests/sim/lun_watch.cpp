@@ -181,6 +181,10 @@ void LunWatch::count_states(const SlotRecord& before, const SlotRecord& after) {
   if (from == SlotState::kActive && to == SlotState::kClean) ++counts_["slot left cleanly"];
 }
 
+void LunWatch::stood_still(Duration length) {
+  for (auto& [nexus, when] : disturbed_) when = when + length;
+}
+
 void LunWatch::fenced(NodeId node) {
   const auto found = nodes_.find(node);
   if (found == nodes_.end() || !fenced_.insert(found->second.run).second) return;

@@ -32,6 +32,8 @@ class LunWatch {
   void node_crashes(const std::string& nexus) { crashed_.insert(current_[nexus]); }
   // Something has been done to the node that may keep it from its heartbeat.
   void disturbed(const std::string& nexus) { disturbed_[nexus] = loop_.now(); }
+  // For so long nobody has heard from the device: nothing can have come of what was done to a node before.
+  void stood_still(Duration length);
   // Not where a heartbeat may be delayed.
   void judge_fences(bool judge) { judge_fences_ = judge; }
   void on_fenced(std::function<void(Run)> told) { on_fenced_ = std::move(told); }

@@ -67,9 +67,14 @@ class Simulation {
     bool late = false;                    // its heartbeats are answered late
     std::uint64_t requests_to_crash = 0;  // 0: does not crash
   };
-  struct Planned {  // the end of a pause or of a cut
+  struct Planned {  // the end of a pause, of a cut or of a silence
     Time when;
     std::size_t host = 0;
+  };
+
+  struct Silence {  // of the device
+    Time since;
+    std::vector<Planned> ends;  // of the hosts that it does not answer yet
   };
 
   static FaultRates choose_faults(Random& random, const SimulationOptions& options);
@@ -102,6 +107,8 @@ class Simulation {
   void everything_loses_power();
   void answer_heartbeats_late(std::size_t host);
   void hold_commands(std::size_t host);
+  void silence_device();
+  void end_silence(Time until);
   Duration quiet_time(bool beyond);
   void target_loses_power();
   Task<void> reset_lun();
@@ -137,7 +144,8 @@ class Simulation {
   std::vector<Planned> heals_;
   std::vector<Planned> lets_go_;
   std::vector<Planned> late_cuts_;  // of those whose heartbeats are answered late
-  std::size_t buried_ = 0;          // of this simulation, at the graveyard's end
+  std::optional<Silence> silence_;
+  std::size_t buried_ = 0;  // of this simulation, at the graveyard's end
   Run last_run_ = 0;
   bool prepared_ = false;
   bool power_cut_at_flush_ = false;  // the next one
