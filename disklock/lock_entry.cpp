@@ -94,9 +94,11 @@ void leave_shared(LockEntry& entry, SlotNo slot, std::uint64_t waiting) {
 }
 
 AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
-  const auto& [self, held, wanted, handover, generation, presses, overtook] = request;
+  const auto& [self, held, wanted, handover, generation, presses, overtook, open] = request;
   AcquirePlan plan;
   const std::uint64_t mine = slot_bit(self.slot);
+  // It may be what a release has left that could not be written, and which was to set the bit.
+  const bool not_held = held == LockMode::kNone && (entry.sharers & mine);
   const std::uint64_t others = entry.sharers & ~mine;
   const bool waited_for = entry.waiter != LockMode::kNone;
   const bool by_me = waited_for && entry.owner == self;
@@ -121,8 +123,9 @@ AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireReque
     // out. A bit of mine that I do not hold would keep it waiting for ever.
     plan.ask = slot_bit(entry.owner.slot);
     plan.doubt = plan.ask & ~lives.read();
-    if (held == LockMode::kNone && (entry.sharers & mine)) {
+    if (not_held) {
       leave_shared(plan.after, self.slot, mine);
+      set_opener(plan.after, self.slot, open);
       plan.step = AcquirePlan::Step::kWrite;
     }
     return plan;
@@ -141,7 +144,10 @@ AcquirePlan plan_acquire_shared_entry(const LockEntry& entry, const AcquireReque
   }
   plan.doubt = others & ~lives.read();
   plan.ask = others;
-  if (held == LockMode::kNone) plan.after.sharers = others;
+  if (not_held) {
+    plan.after.sharers = others;
+    set_opener(plan.after, self.slot, open);
+  }
   plan.after.owner = self;
   plan.after.waiter = wanted;
   const bool written = plan.after == entry;
@@ -277,7 +283,7 @@ SlotNo next_slot(SlotNo self, std::uint64_t slots) {
 }
 
 AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives) {
-  const auto& [self, held, wanted, handover, generation, presses, overtook] = request;
+  const auto& [self, held, wanted, handover, generation, presses, overtook, open] = request;
   CAWFS_ASSERT(wanted != LockMode::kNone && held != wanted && held != LockMode::kExclusive);
   AcquirePlan plan{.after = entry};
   if (held != LockMode::kNone && !holds(entry, self, held, generation)) {

@@ -110,6 +110,7 @@ struct AcquireRequest {
   // so a waiter that stands there now does the same.
   bool presses = false;
   bool overtook = false;
+  bool open = false;  // the inode is open here
 };
 AcquirePlan plan_acquire(const LockEntry& entry, const AcquireRequest& request, const SlotLives& lives);
 

@@ -78,7 +78,8 @@ void LockManager::plan_acquiring(CachedBlock& block, std::size_t entry, const Lo
                                    .handover = lock.handover,
                                    .generation = lock.generation,
                                    .presses = lock.presses(),
-                                   .overtook = lock.overtook},
+                                   .overtook = lock.overtook,
+                                   .open = is_open(name)},
                                   block.lives);
   if (plan.step == Step::kLost) return lost(name);
   if (plan.step == Step::kHeld) {

@@ -243,6 +243,26 @@ TEST(LockEntry, ASharersBitOfAnotherGenerationIsNotMine) {
   EXPECT_EQ(plan_acquire(entry, {node(1), kS, kEx, false, Generation{6}}, {}).step, AStep::kLost);
 }
 
+// A share that this node no longer counts as held, since its release could not be written.
+TEST(LockEntry, AShareLeftOverGoesLikeAReleasedOne) {
+  LockEntry waited = shared(bits({1, 2}));
+  waited.owner = node(2);
+  waited.waiter = kEx;
+  for (const bool open : {false, true}) {
+    const std::uint64_t opener = open ? bits({1}) : 0;
+    for (const LockMode wanted : {kS, kEx}) {
+      const AcquirePlan plan = plan_acquire(waited, {.self = node(1), .wanted = wanted, .open = open}, {});
+      EXPECT_EQ(plan.step, AStep::kWrite);
+      EXPECT_EQ(plan.after.sharers, bits({2}));
+      EXPECT_EQ(plan.after.openers, opener);
+    }
+    const AcquirePlan plan = plan_acquire(shared(bits({1, 2})), {.self = node(1), .wanted = kEx, .open = open}, {});
+    EXPECT_EQ(plan.after.sharers, bits({2}));
+    EXPECT_EQ(plan.after.waiter, kEx);
+    EXPECT_EQ(plan.after.openers, opener);
+  }
+}
+
 TEST(LockEntry, DisowningTakesBackWhateverNamesTheSlot) {
   EXPECT_FALSE(plan_disown(exclusive(node(2)), node(1), false, {}));
   EXPECT_EQ(plan_disown(exclusive(node(1, 1)), node(1, 4), false, {})->mode, kNl);
